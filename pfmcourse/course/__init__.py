@@ -1,0 +1,1 @@
+"""Running the course: papermill runs, pairing, anatomy, student copies, slides, the README's tables, the doctor."""
