@@ -37,8 +37,9 @@ class MissingPackage(CourseError, ImportError):
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownName:
     """An error for ``name``, with the nearest known name first and all of them after it."""
     known = sorted(map(str, known))
-    nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    spelling = {one.lower(): one for one in reversed(known)}
+    nearest = difflib.get_close_matches(str(name).lower(), spelling, n=1, cutoff=0.5)
+    hint = f" Did you mean {spelling[nearest[0]]!r}?" if nearest else ""
     return UnknownName(f"unknown {kind} {str(name)!r}.{hint} Known: {', '.join(known) or 'none'}.")
 
 
@@ -47,7 +48,7 @@ def repository() -> Path:
     root = Path(__file__).resolve().parent.parent
     if not (root / "notebooks").is_dir():
         raise CourseError(
-            f"no notebooks/ folder in {root}: the lessons and the data catalogue live in the clone, not in the package. "
+            f"no notebooks/ folder in {root}: lessons and data catalogue live in the clone, not in the package. "
             "Clone the repository and install it with: python -m pip install -e ."
         )
     return root
@@ -124,6 +125,6 @@ def write_atomically(path: Path) -> Iterator[Path]:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

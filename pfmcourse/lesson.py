@@ -1,7 +1,8 @@
-"""What a notebook opens first: its preset, seed and device; its claims and results; and what it leaves in the ledger."""
+"""What a notebook opens first: its preset, seed and device, its claims and results, and its row in the ledger."""
 
 import dataclasses
 import importlib.metadata
+import math
 import os
 import platform
 import time
@@ -97,8 +98,20 @@ class Lesson:
         return recipes.load(recipe)
 
     def record(self, metric: str, value: float, unit: str = "", note: str = "") -> None:
-        """Keep a result for the ledger, under a name that stays the same from run to run."""
-        self._metrics[metric] = {"value": float(value), "unit": unit, "note": note}
+        """Keep a result for the ledger, under a name that stays the same from run to run.
+
+        Raises CourseError for anything but a finite number: the ledger could not hold it.
+        """
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            raise base.CourseError(f"result {metric!r} wants a number, but got {value!r}.") from None
+        if not math.isfinite(number):
+            raise base.CourseError(
+                f"result {metric!r} is {number}, no result. Look at what was divided, or averaged over nothing, in "
+                "the cell that made it."
+            )
+        self._metrics[metric] = {"value": number, "unit": unit, "note": note}
 
     def claim(self, text: str, holds: bool, detail: str = "") -> bool:
         """Check a claim of the lesson's prose: prints PASS or FAIL, and SKIPPED at smoke, where quality means nothing.
@@ -135,7 +148,8 @@ class Lesson:
         }
         catalogue.write_row(row, path)
         failed = [claim["text"] for claim in self._claims if claim["holds"] is False]
-        print(f"{self.card.title}: {seconds:.0f} s, {peak:.0f} MB at most, {len(self._metrics)} results in {path.name}.")
+        results = f"{len(self._metrics)} results in {path.name}"
+        print(f"{self.card.title}: {seconds:.0f} s, {peak:.0f} MB at most, {results}.")
         if failed:
             raise ClaimFailed(
                 f"{len(failed)} of {len(self._claims)} claims did not hold in this run: {'; '.join(failed)}. "

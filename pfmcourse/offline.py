@@ -1,15 +1,19 @@
 """The promise "no network at run time", made checkable.
 
 With ``PFMCOURSE_OFFLINE=1`` an audit hook refuses every look-up of, and connection to, another machine. Loopback and
-Unix sockets stay open, because Jupyter kernels and data-parallel training talk through them.
+Unix sockets stay open, because Jupyter kernels and data-parallel training talk through them. Two things it cannot see:
+sockets that are not Python's, and the look-up of a name that is handed to ``socket.connect`` itself (the connection
+after it is refused).
 """
 
+import ipaddress
 import os
 import platform
 import sys
 
-LOCAL = ("127.", "localhost", "::1", "0.0.0.0", "::")
-WATCHED = {"socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "socket.gethostbyname"}
+LOCAL = {"localhost", "localhost.localdomain", "ip6-localhost"}
+LOOK_UPS = {"socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"}
+WATCHED = LOOK_UPS | {"socket.connect", "socket.sendto", "socket.sendmsg", "socket.getnameinfo"}
 _installed = False
 
 
@@ -24,19 +28,31 @@ def active() -> bool:
 
 def _host(event: str, arguments: tuple) -> str | None:
     """The host that a socket audit event names, or None where it is not an internet address (a Unix socket, say)."""
-    if event in ("socket.getaddrinfo", "socket.gethostbyname"):
+    if event in LOOK_UPS:
         host = arguments[0]
     else:
-        address = arguments[1]
+        address = arguments[0] if event == "socket.getnameinfo" else arguments[1]
         host = address[0] if isinstance(address, tuple) else None
-    return host.decode(errors="replace") if isinstance(host, bytes) else host
+    if isinstance(host, bytes | bytearray):
+        return host.decode(errors="replace")
+    return host if isinstance(host, str) else None
+
+
+def _is_local(host: str) -> bool:
+    """Whether a name or address is this machine. A look-alike such as ``localhost.example.org`` is not."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host.lower() in LOCAL | {platform.node().lower()}
+    address = getattr(address, "ipv4_mapped", None) or address  # ::ffff:8.8.8.8 is 8.8.8.8
+    return address.is_loopback or address.is_unspecified
 
 
 def _hook(event: str, arguments: tuple) -> None:
     if event not in WATCHED or not active():
         return
     host = _host(event, arguments)
-    if host and not host.startswith(LOCAL) and host != platform.node():
+    if host and not _is_local(host):
         raise NetworkForbidden(
             f"something tried to reach {host!r}, but PFMCOURSE_OFFLINE=1 promises that nothing leaves this machine. "
             "Every lesson runs from installed packages; unset PFMCOURSE_OFFLINE if you want the network here."

@@ -4,7 +4,7 @@
 ``{"loss": ..., other metrics}``; ``batches(step, generator)`` draws the batch of one step. The loop adds what a real
 run needs: AdamW or Muon, warm-up and decay, clipping, accumulation, bf16 where it pays, many processes, checkpoints
 that survive a killed process, and a record of what happened. Read ``fit`` first, at the end of the file, and then
-``_Run.step`` just above it.
+``_Run.step`` just above it. ``machine``, ``optimizers`` and ``checkpoint`` beside this file hold its tools.
 
 Three decisions shape it:
 
@@ -15,14 +15,8 @@ Three decisions shape it:
 
 import contextlib
 import dataclasses
-import functools
-import hashlib
 import json
 import math
-import os
-import random
-import re
-import shutil
 import signal
 import sys
 import threading
@@ -32,18 +26,31 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import filelock
-import numpy
-import psutil
-import safetensors
-import safetensors.torch
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
-from accelerate.state import AcceleratorState
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import broadcast
 from torch import Tensor, nn
 
 from pfmcourse.base import CourseError, replace_fields, write_atomically
+from pfmcourse.checkpoint import Checkpoint, fingerprint
+from pfmcourse.machine import bf16_is_faster, device, mix_seed, peak_memory_mb, seed_everything, seed_torch
+from pfmcourse.optimizers import hidden_matrices, make_optimizers, schedule
+
+__all__ = [
+    "Batches",
+    "DivergedError",
+    "History",
+    "TrainConfig",
+    "bf16_is_faster",
+    "device",
+    "fit",
+    "hidden_matrices",
+    "make_optimizers",
+    "map_tensors",
+    "peak_memory_mb",
+    "schedule",
+    "seed_everything",
+]
 
 Batches = Callable[[int, torch.Generator], Any]
 """``(step, generator) -> batch``, steps from 0: a tensor, or nested tuples, lists, mappings and dataclasses of them."""
@@ -125,179 +132,6 @@ class History:
         return cls.from_json(Path(path).read_text(encoding="utf-8"))
 
 
-# Machine -------------------------------------------------------------------------------------------------------------
-
-
-def device() -> torch.device:
-    """The device to train on: Accelerate's choice (CUDA, then Apple's MPS, then CPU), or ``PFMCOURSE_DEVICE``.
-
-    Under ``torchrun`` each process gets its own. Raises CourseError for a device that this machine does not have.
-    """
-    wanted = os.environ.get("PFMCOURSE_DEVICE", "").strip().lower()
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if wanted and not present.get(wanted, False):
-        have = ", ".join(name for name, there in present.items() if there)
-        raise CourseError(
-            f"PFMCOURSE_DEVICE={wanted!r}, but this machine offers: {have}. Set one of these, or unset it."
-        )
-    # Accelerate joins several CPU processes only when told so; and it keeps its first choice for the whole process.
-    cpu = wanted == "cpu" or not (present["cuda"] or present["mps"])
-    state = PartialState(cpu=cpu)
-    if (state.device.type == "cpu") != cpu and state.num_processes == 1:
-        AcceleratorState._reset_state(reset_partial_state=True)
-        state = PartialState(cpu=cpu)
-    return state.device
-
-
-def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch (all devices)."""
-    random.seed(seed)
-    numpy.random.seed(seed % 2**32)  # noqa: NPY002  (libraries still draw from the global state)
-    torch.manual_seed(seed)
-
-
-def peak_memory_mb(where: torch.device) -> float:
-    """Peak memory in MB (10^6 bytes): of tensors on a CUDA device, else of this whole process."""
-    if where.type == "cuda":
-        return torch.cuda.max_memory_allocated(where) / 1e6
-    status = Path("/proc/self/status")
-    if status.exists():  # Linux. getrusage would report the parent's peak where that was higher.
-        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8"))
-        if found:
-            return int(found[1]) * 1024 / 1e6
-    memory = psutil.Process().memory_info()
-    if hasattr(memory, "peak_wset"):  # Windows
-        return memory.peak_wset / 1e6
-    import resource  # macOS: bytes
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-
-
-@functools.cache
-def bf16_is_faster(kind: str) -> bool:
-    """Whether bf16 autocast beats fp32 by a fifth or more on devices of type ``kind``; measured once per process.
-
-    A linear layer's forward and backward are timed, casts included. Only hardware that multiplies bf16 natively is
-    asked. Models of very small or varying shapes may still be faster in fp32: their recipes say ``precision="fp32"``.
-    """
-    if kind == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        native = kind == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
-    if not native:
-        return False
-    rows, width = (8192, 2048) if kind == "cuda" else (1024, 256)
-    inputs = torch.full((rows, width), 0.5, device=kind)
-    weight = torch.full((width, width), 0.5, device=kind, requires_grad=True)
-
-    def seconds(bf16: bool) -> float:
-        times = []
-        for _ in range(5):  # the first ones also build kernels; the fastest counts
-            start = time.perf_counter()
-            with torch.autocast(kind, torch.bfloat16, enabled=bf16):
-                result = inputs @ weight
-            torch.autograd.grad(result.sum(), weight)[0][0, 0].item()  # .item() waits for a GPU
-            times.append(time.perf_counter() - start)
-        return min(times)
-
-    return seconds(bf16=True) * 1.2 < seconds(bf16=False)
-
-
-def _mix(*numbers: int) -> int:
-    """A seed from several integers by hashing, so that neighbouring steps get unrelated random numbers."""
-    return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=4).digest(), "little")
-
-
-def _seed_torch(seed: int, where: torch.device) -> None:
-    """torch.manual_seed for the devices in use only; the original takes a stack trace in every call without a GPU."""
-    torch.default_generator.manual_seed(seed)
-    if where.type == "cuda":
-        torch.cuda.manual_seed(seed)
-    elif where.type == "mps":
-        torch.mps.manual_seed(seed)
-
-
-# Optimizers ----------------------------------------------------------------------------------------------------------
-
-NOT_HIDDEN = re.compile(r"embed|position|^head$|_head$|^head_|^classifier$|^logits$", re.IGNORECASE)
-
-
-def hidden_matrices(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that Muon trains, by name: the weight matrices between a network's first and last layers.
-
-    Muon makes each update orthogonal, which fits matrices that map activations to activations. A row of an embedding
-    or of an output head stands for one word or class, and such rows want steps of their own: they stay with AdamW
-    (Keller Jordan, 2024, "Muon: an optimizer for hidden layers in neural networks").
-
-    The rule: trainable, two axes longer than 1, not the weight of an ``nn.Embedding`` (nor tied to one), and no part of
-    the dotted name says embedding, position, head, classifier or logits (``lm_head.weight``, ``patch_embed.weight``).
-    A model for which this is wrong defines ``hidden_matrices()``, which returns the parameters themselves.
-    """
-    named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    if hasattr(model, "hidden_matrices"):
-        chosen = {id(parameter) for parameter in model.hidden_matrices()}
-        found = {name: parameter for name, parameter in named.items() if id(parameter) in chosen}
-        if len(found) != len(chosen) or any(parameter.ndim != 2 for parameter in found.values()):
-            raise CourseError(
-                f"{type(model).__name__}.hidden_matrices() must return trainable parameters of this model with two "
-                f"axes each; of the {len(chosen)} returned, these are: {', '.join(found) or 'none'}."
-            )
-        return found
-    tables = {
-        id(parameter)
-        for module in model.modules()
-        if isinstance(module, nn.Embedding | nn.EmbeddingBag)
-        for parameter in module.parameters(recurse=False)
-    }
-    return {
-        name: parameter
-        for name, parameter in named.items()
-        if parameter.ndim == 2
-        and min(parameter.shape) > 1
-        and id(parameter) not in tables
-        and not any(NOT_HIDDEN.search(part) for part in name.split("."))
-    }
-
-
-def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """AdamW on everything, or Muon on ``hidden_matrices(model)`` and AdamW on the rest. Each group keeps its "peak"."""
-    rest = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    optimizers: list[torch.optim.Optimizer] = []
-    if config.optimizer == "muon":
-        hidden = hidden_matrices(model)
-        if not hidden:
-            raise CourseError(f"Muon found no hidden matrix in {type(model).__name__}. Use optimizer='adamw'.")
-        rest = {name: parameter for name, parameter in rest.items() if name not in hidden}
-        group = {"params": list(hidden.values()), "peak": config.muon_learning_rate}
-        optimizers.append(torch.optim.Muon([group], lr=config.muon_learning_rate, weight_decay=config.weight_decay))
-    decayed = [parameter for parameter in rest.values() if config.weight_decay and parameter.ndim > 1]
-    plain = [parameter for parameter in rest.values() if not (config.weight_decay and parameter.ndim > 1)]
-    groups = [
-        {"params": parameters, "weight_decay": decay, "peak": config.learning_rate}
-        for parameters, decay in ((decayed, config.weight_decay), (plain, 0.0))
-        if parameters
-    ]
-    if groups:
-        optimizers.append(torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True))
-    return optimizers
-
-
-def schedule(config: TrainConfig, step: int) -> float:
-    """The learning rate of ``step`` (from 0) as a share of the peak.
-
-    It rises linearly to 1 at the last step of the warm-up, then falls to ``final``, which it would reach one step after
-    the last: a step with learning rate 0 would be wasted.
-    """
-    rising = round(config.warmup * config.steps)
-    if step < rising:
-        return (step + 1) / rising
-    if config.decay == "constant":
-        return 1.0
-    progress = (step - rising) / (config.steps - rising)
-    left = 1 - progress if config.decay == "linear" else (1 + math.cos(math.pi * progress)) / 2
-    return config.final + (1 - config.final) * left
-
-
 # Batches -------------------------------------------------------------------------------------------------------------
 
 
@@ -339,128 +173,6 @@ def _pieces(batch: Any, rank: int, world: int, accumulate: int) -> list[Any]:
     return [map_tensors(batch, lambda tensor, part=part: tensor[part] if tensor.ndim else tensor) for part in parts]
 
 
-# Checkpoints ---------------------------------------------------------------------------------------------------------
-
-
-class _Checkpoint:
-    """One file that holds one consistent state: tensors as safetensors, the rest as JSON in its metadata."""
-
-    def __init__(self, path: Path | None, seconds: float, fingerprint: dict[str, Any]):
-        self.path = Path(path) if path else None
-        self.seconds = seconds
-        self.fingerprint = json.loads(json.dumps(fingerprint))  # tuples become lists, as they will be read back
-        self.written = time.perf_counter()
-        self.warned = False
-        self.lock: filelock.BaseFileLock | None = None
-
-    def acquire(self) -> bool:
-        """Whether this run may use the file: not if another live process trains to it."""
-        if self.path is None:
-            return False
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.lock = filelock.FileLock(self.path.with_name(f".{self.path.name}.lock"))
-            self.lock.acquire(timeout=0)
-        except filelock.Timeout:
-            self._warn(f"another run is training to {self.path} right now. This one goes on without checkpoints.")
-        except OSError as error:
-            self._warn(f"no checkpoint can be written to {self.path} ({error}). This run goes on without.")
-        else:
-            return True
-        self.path = self.lock = None
-        return False
-
-    def release(self, finished: bool) -> None:
-        """Give the lock back; the file of a finished run has done its work and goes."""
-        if self.lock is not None:
-            if finished:
-                self.path.unlink(missing_ok=True)
-            self.lock.release()
-            if finished:
-                with contextlib.suppress(OSError):  # another run may just have opened it
-                    Path(self.lock.lock_file).unlink(missing_ok=True)
-
-    def due(self) -> bool:
-        return self.lock is not None and time.perf_counter() - self.written >= self.seconds
-
-    def save(self, model: nn.Module, optimizers: list[torch.optim.Optimizer], state: dict[str, Any]) -> None:
-        """Write the state of the run. A full disk is a warning; the file that was there before stays."""
-        if self.lock is None:
-            return
-        tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-        for number, optimizer in enumerate(optimizers):
-            for index, values in optimizer.state_dict()["state"].items():
-                tensors |= {f"optimizer.{number}.{index}.{name}": tensor for name, tensor in values.items()}
-        # Copies, because safetensors takes neither tied tensors nor other memory layouts.
-        tensors = {
-            name: tensor.detach().to("cpu", copy=True).contiguous(memory_format=torch.contiguous_format)
-            for name, tensor in tensors.items()
-        }
-        document = json.dumps({"fingerprint": self.fingerprint, "state": state})
-        try:
-            with write_atomically(self.path) as temporary:
-                safetensors.torch.save_file(tensors, temporary, metadata={"pfmcourse": document})
-        except (OSError, safetensors.SafetensorError) as error:
-            free = shutil.disk_usage(self.path.parent).free
-            self._warn(
-                f"could not write the checkpoint {self.path} ({error}); {free:,} bytes are free there. Training goes "
-                "on and the last good checkpoint stays. Make room on that disk; the next attempt comes by itself."
-            )
-        self.written = time.perf_counter()
-
-    def load(self, model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> dict[str, Any] | None:
-        """Restore model and optimizers in place and return the state; None where there is nothing (good) to resume."""
-        if self.path is None or not self.path.exists():
-            return None
-        try:
-            with safetensors.safe_open(self.path, framework="pt") as file:
-                document = json.loads(file.metadata()["pfmcourse"])
-                fingerprint, state = document["fingerprint"], document["state"]
-                # Copies, because the tensors of an open file keep it mapped, and Windows would not let it be replaced.
-                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-        except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
-            self._warn(f"the checkpoint {self.path} is damaged ({error}). Training starts anew.", once=False)
-            return None
-        self._compare(fingerprint)
-        model.load_state_dict({name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model.")})
-        for number, optimizer in enumerate(optimizers):
-            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            values: dict[int, dict[str, Tensor]] = {}
-            for name, tensor in tensors.items():
-                kind, *rest = name.split(".", 3)
-                if kind == "optimizer" and int(rest[0]) == number:
-                    parameter = parameters[int(rest[1])]
-                    if tensor.shape == parameter.shape:  # in the parameter's memory layout, which fused kernels rely on
-                        tensor = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
-                    values.setdefault(int(rest[1]), {})[rest[2]] = tensor
-            groups = optimizer.state_dict()["param_groups"]
-            optimizer.load_state_dict({"state": values, "param_groups": groups})
-        return state
-
-    def _compare(self, found: dict[str, Any]) -> None:
-        ours = self.fingerprint
-        names = [name for name in {**ours, **found} if ours.get(name) != found.get(name)]
-        if names:
-            differences = "; ".join(f"{name}: {found.get(name)} there, {ours.get(name)} here" for name in names[:5])
-            more = f"; and {len(names) - 5} more" if len(names) > 5 else ""
-            raise CourseError(
-                f"the checkpoint {self.path} belongs to another run ({differences}{more}). Repeat that run to resume "
-                "it. To start anew, delete the file, or call recipes.pretrain(..., resume=False)."
-            )
-
-    def _warn(self, message: str, once: bool = True) -> None:
-        if not (once and self.warned):
-            warnings.warn(message, RuntimeWarning, stacklevel=4)
-        self.warned = self.warned or once
-
-
-def _fingerprint(model: nn.Module, config: TrainConfig) -> dict[str, Any]:
-    """What must agree between a checkpoint and the run that resumes it."""
-    settings = dataclasses.asdict(config)
-    del settings["checkpoint_seconds"]  # does not change the result
-    return settings | {name: f"{tuple(tensor.shape)} {tensor.dtype}" for name, tensor in model.state_dict().items()}
-
-
 # The loop ------------------------------------------------------------------------------------------------------------
 
 
@@ -488,6 +200,22 @@ class _Window:
 
     def means(self) -> dict[str, float]:
         return {name: math.fsum(values) / len(values) for name, values in self.numbers.items()}
+
+
+class _Shared(nn.Module):
+    """The model as several processes share it, with a number that no forward uses.
+
+    A head may rest in some steps, so the parallel wrapper is told to look for unused parameters; and it would print a
+    warning in every process of every run that has none.
+    """
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+        self.spare = nn.Parameter(torch.zeros(1, device=next(model.parameters()).device))
+
+    def forward(self, batch: Any) -> Mapping[str, Tensor]:
+        return self.model(batch)
 
 
 class _ProgressLine:
@@ -598,7 +326,7 @@ class _Run:
         """The first process's value, in all of them."""
         return broadcast(torch.tensor([float(value)], device=self.device)).item() > 0 if self.world > 1 else value
 
-    def start(self, store: _Checkpoint) -> None:
+    def start(self, store: Checkpoint) -> None:
         """Resume what the checkpoint holds, if anything, and set the clock."""
         usable = self.first_says(self.rank == 0 and store.acquire())
         if usable and (saved := store.load(self.model, self.optimizers)):
@@ -612,7 +340,8 @@ class _Run:
         self.accelerator.wait_for_everyone()  # the file is not written before every process has read it
         bf16 = self.history.precision == "bf16"
         self.autocast = torch.autocast(self.device.type, torch.bfloat16) if bf16 else contextlib.nullcontext()
-        self.parallel = self.accelerator.prepare_model(self.model)
+        shared = _Shared(self.model) if self.world > 1 else self.model
+        self.parallel = self.accelerator.prepare_model(shared)
         # Only now, because resuming gave the optimizers new groups.
         self.groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
         self.trainable = [parameter for group in self.groups for parameter in group["params"]]
@@ -622,12 +351,12 @@ class _Run:
     def step(self) -> None:
         """One update of the weights, from a batch and randomness that depend on (seed, step) alone."""
         config, number = self.config, self.history.steps
-        self.generator.manual_seed(_mix(config.seed, number))
-        _seed_torch(_mix(config.seed, number, 0), self.device)
+        self.generator.manual_seed(mix_seed(config.seed, number))
+        seed_torch(mix_seed(config.seed, number, 0), self.device)
         batch = self.batches(number, self.generator)
         self.inside = True
         if self.rank:
-            _seed_torch(_mix(config.seed, number, self.rank), self.device)  # other examples, other dropout
+            seed_torch(mix_seed(config.seed, number, self.rank), self.device)  # other examples, other dropout
         pieces = _pieces(batch, self.rank, self.world, config.accumulate)
         for place, piece in enumerate(pieces, start=1):
             if self.device.type != "cpu":
@@ -693,7 +422,7 @@ class _Run:
         history.rows.append(row | measured)
         self.window = _Window()
 
-    def save(self, store: _Checkpoint) -> None:
+    def save(self, store: Checkpoint) -> None:
         """Write the state between two steps, after making sure that no loss in it is bad."""
         self.read()
         self.history.seconds = time.perf_counter() - self.began
@@ -767,7 +496,7 @@ def fit(
     """
     _check(model, batches, config)
     run = _Run(model, batches, config, evaluate, watch)
-    store = _Checkpoint(checkpoint, config.checkpoint_seconds, _fingerprint(model, config))
+    store = Checkpoint(checkpoint, config.checkpoint_seconds, fingerprint(model, config))
     history, finished, started = run.history, False, False
 
     def due(every: int) -> bool:

@@ -9,7 +9,14 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 from jaxtyping import install_import_hook  # noqa: E402
 
 install_import_hook(
-    ["pfmcourse.nn", "pfmcourse.models", "pfmcourse.evaluate", "pfmcourse.data", "pfmcourse.recipes", "pfmcourse.checks"],
+    [
+        "pfmcourse.nn",
+        "pfmcourse.models",
+        "pfmcourse.evaluate",
+        "pfmcourse.data",
+        "pfmcourse.recipes",
+        "pfmcourse.checks",
+    ],
     "beartype.beartype",
 )
 

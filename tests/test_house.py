@@ -26,7 +26,10 @@ MAY_IMPORT = {
     "timeline": set(),
     "data": {"data"},
     "nn": {"nn"},
-    "train": set(),
+    "machine": set(),
+    "optimizers": {"train"},  # train's own parts name its types
+    "checkpoint": {"train"},
+    "train": {"machine", "optimizers", "checkpoint"},
     "evaluate": set(),
     "plots": {"timeline"},
     "models": {"models", "nn"},

@@ -12,10 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
 from pfmcourse import base
 from pfmcourse.data import source
 
 CARD = ("shakespeare",)
+
+GENRES = ("comedies", "histories", "tragedies")
 
 Part = Literal["train", "validation", "test"]
 
@@ -62,6 +68,18 @@ class Play:
 
 
 @dataclass(frozen=True)
+class GenreTask:
+    """Speeches and the genre of the play that they stand in: the text task on which the lessons are compared."""
+
+    texts: tuple[str, ...]
+    labels: Int64[Tensor, " speeches"]  # rows of GENRES
+    plays: tuple[str, ...]  # which play each speech is from: splits must keep plays whole
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+@dataclass(frozen=True)
 class Shakespeare:
     """All plays, in the order of their files. Where a method takes plays, a part's name does as well."""
 
@@ -91,6 +109,18 @@ class Shakespeare:
         """The `words` of each speech, one list per speech that has any: what word vectors learn from."""
         found = (words(speech.text) for play in self._chosen(plays) for speech in play.speeches)
         return [tokens for tokens in found if tokens]
+
+    def genre_task(self, part: str, least: int = 20) -> GenreTask:
+        """The speeches of at least ``least`` words in a part's comedies, histories and tragedies (see GENRES)."""
+        found = [
+            (speech.text, GENRES.index(play.genre), play.name)
+            for play in self.split(part)
+            if play.genre in GENRES
+            for speech in play.speeches
+            if len(words(speech.text)) >= least
+        ]
+        texts, labels, plays = zip(*found, strict=True)
+        return GenreTask(texts, torch.tensor(labels), plays)
 
     def _chosen(self, plays: Iterable[Play] | str | None) -> tuple[Play, ...]:
         if plays is None:

@@ -53,4 +53,4 @@ class NNLM(nn.Module):
 
     def forward(self, batch: Int[Tensor, "batch window"]) -> dict[str, Tensor]:
         """Cross-entropy (nats a word) of each row's last word, given the ``context`` words before it."""
-        return {"loss": F.cross_entropy(self.logits(batch[:, :-1]).float(), batch[:, -1])}
+        return {"loss": F.cross_entropy(self.logits(batch[:, :-1]), batch[:, -1])}

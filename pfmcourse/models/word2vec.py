@@ -32,7 +32,7 @@ class Word2VecConfig:
 
 @dataclass(frozen=True)
 class TextBlocks:
-    """A batch of running text: per block ``time`` centre words inside a span with ``window`` more words on each side."""
+    """A batch of running text: per block ``time`` centre words in a span with ``window`` more words on each side."""
 
     tokens: Int[Tensor, "blocks span"]  # the words
     speech: Int[Tensor, "blocks span"]  # which speech each word belongs to: windows end where it ends; -1 is padding

@@ -20,8 +20,10 @@ def draw_noise(
     noise: Float[Tensor, " vocab"], blocks: int, draws: int, generator: torch.Generator
 ) -> Int[Tensor, "blocks draws"]:
     """Draw negative words for each block. Bisection in the cumulative sum: faster than ``torch.multinomial``."""
-    thresholds = torch.rand(blocks, draws, generator=generator)
-    return torch.searchsorted(noise.cumsum(0), thresholds).clamp_(max=len(noise) - 1)
+    cumulative = noise.double().cumsum(0)
+    # Below the sum as it came out, and the first place above each: so words of probability 0 are never drawn.
+    thresholds = torch.rand(blocks, draws, generator=generator).double() * cumulative[-1]
+    return torch.searchsorted(cumulative, thresholds, right=True)
 
 
 def keep_probability(counts: Int[Tensor, " vocab"], threshold: float) -> Float[Tensor, " vocab"]:
@@ -42,12 +44,14 @@ def context_mask(
     """Which words of a block's span are context of which of its centre words.
 
     A block has ``time`` centre words; its span adds ``window`` words on either side. A word is context if it lies
-    within the centre's own ``radius``, is not the centre itself, and belongs to the same speech.
+    within the centre's own ``radius``, is not the centre itself, and belongs to the same speech. Words of speech -1
+    are padding, without context and context of none.
     """
     time, span = radius.shape[1], speech.shape[1]
     distance = torch.arange(span, device=speech.device) - torch.arange(time, device=speech.device)[:, None] - window
     near = (distance.abs() <= radius[:, :, None]) & (distance != 0)
-    return near & (speech[:, None, :] == speech[:, window : window + time, None])
+    centre = speech[:, window : window + time]
+    return near & (speech[:, None, :] == centre.masked_fill(centre < 0, -2)[:, :, None])
 
 
 def expected_loss(

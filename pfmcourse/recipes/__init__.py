@@ -185,7 +185,8 @@ def load(name: str) -> Pretrained:
             f"({description['bytes']} bytes), found {found} ({len(content)} bytes). "
             f"Restore it with: git checkout -- data/checkpoints"
         )
-    sizes = base.replace_fields(recipe.presets["long"], description["config"])
+    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in description["config"].items()}
+    sizes = base.replace_fields(recipe.presets["long"], fields)
     data = recipe.data(sizes)
     model = recipe.model(sizes, data)
     try:
@@ -193,6 +194,5 @@ def load(name: str) -> Pretrained:
     except (RuntimeError, SafetensorError) as error:
         raise AlteredCheckpoint(f"{weights} does not fit the model of recipe {name!r}: {error}") from error
     model = model.float().to(device()).eval()
-    return Pretrained(
-        recipe, description["preset"], description["seed"], sizes, data, model, description["metrics"], None, description
-    )
+    preset, seed, metrics = (description[name] for name in ("preset", "seed", "metrics"))
+    return Pretrained(recipe, preset, seed, sizes, data, model, metrics, None, description)

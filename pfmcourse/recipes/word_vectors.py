@@ -13,7 +13,7 @@ import numpy as np
 import scipy.sparse
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from pfmcourse.data import shakespeare, source, word_pairs
 from pfmcourse.evaluate import word_similarity
@@ -91,7 +91,9 @@ def corpus(min_count: int = 5) -> Corpus:
 
 def similarity(data: Corpus, vectors: Float[Tensor, "vocab dim"]) -> dict[str, float]:
     """Spearman's rho of cosines with what people said of word pairs, for both sets that gensim ships."""
-    return {name: word_similarity(vectors, data.index, word_pairs.load(name)).rho for name in ("wordsim353", "simlex999")}
+    return {
+        name: word_similarity(vectors, data.index, word_pairs.load(name)).rho for name in ("wordsim353", "simlex999")
+    }
 
 
 # Word2Vec: skip-gram and CBOW ----------------------------------------------------------------------------------------
@@ -185,14 +187,20 @@ def heldout_pairs(
 
 @torch.no_grad()
 def heldout_loss(
-    config: Word2VecRun, data: Corpus, inputs: Float[Tensor, "vocab dim"], outputs: Float[Tensor, "vocab dim"], part: Stream
+    config: Word2VecRun,
+    data: Corpus,
+    inputs: Float[Tensor, "vocab dim"],
+    outputs: Float[Tensor, "vocab dim"],
+    part: Stream,
 ) -> float:
     """Skip-gram's loss on a held-out part (nats a pair), for any two tables of vectors: ours, gensim's, a baseline's."""
     pairs, weights = heldout_pairs(config, data, part)
     return expected_loss(inputs.cpu(), outputs.cpu(), pairs, weights, data.noise, config.negatives)
 
 
-def frequency_tables(config: Word2VecRun, data: Corpus) -> tuple[Float[Tensor, "vocab one"], Float[Tensor, "vocab one"]]:
+def frequency_tables(
+    config: Word2VecRun, data: Corpus
+) -> tuple[Float[Tensor, "vocab one"], Float[Tensor, "vocab one"]]:
     """The best that one can do without looking at the centre word: score each context word by its frequency alone.
 
     The loss is least where exp(score) = p(context) / (negatives * noise(context)).
@@ -245,15 +253,16 @@ def _word2vec(kind: type[Word2Vec], config: Word2VecRun, data: Corpus) -> Word2V
 class NNLMRun:
     """One NNLM run."""
 
-    steps: int = 400
+    steps: int = 1000
     dim: int = 64
     context: int = 4
     hidden: int = 128
-    batch: int = 1024
+    batch: int = 512
     min_count: int = 5
-    learning_rate: float = 3e-3
+    learning_rate: float = 0.02
     muon_learning_rate: float = 0.02
     weight_decay: float = 0.1
+    measured: int = 0  # words of each held-out part that perplexity is measured on; 0: all
 
 
 def ngram_windows(data: Corpus, part: Stream, context: int) -> Int[Tensor, "time window"]:
@@ -286,16 +295,19 @@ def _nnlm_batches(config: NNLMRun, data: Corpus, seed: int) -> Batches:
 
 
 @torch.no_grad()
-def perplexity(data: Corpus, model: NNLM, part: Stream) -> float:
-    """exp of the mean cross-entropy per word: among how many equally likely words the model hesitates."""
-    windows = ngram_windows(data, part, model.config.context).to(model.words.weight.device)
+def perplexity(data: Corpus, model: NNLM, part: Stream, measured: int = 0) -> float:
+    """exp of the mean cross-entropy per word: among how many equally likely words the model hesitates.
+
+    ``measured`` takes only the part's first words; 0 takes all.
+    """
+    windows = ngram_windows(data, part, model.config.context).to(model.words.weight.device)[: measured or None]
     return math.exp(sum(float(model(block)["loss"]) * len(block) for block in windows.split(2048)) / len(windows))
 
 
 def _nnlm_metrics(config: NNLMRun, data: Corpus, model: NNLM) -> dict[str, float]:
     return {
-        "validation_perplexity": perplexity(data, model, data.validation),
-        "test_perplexity": perplexity(data, model, data.test),
+        "validation_perplexity": perplexity(data, model, data.validation, config.measured),
+        "test_perplexity": perplexity(data, model, data.test, config.measured),
         **similarity(data, model.vectors().cpu()),
     }
 
@@ -317,21 +329,31 @@ class GloVeRun:
     learning_rate: float = 0.02
 
 
-def cooccurrence(data: Corpus, part: Stream, window: int) -> scipy.sparse.coo_array:
-    """How often each word meets each other one within ``window`` words of a speech, weighted by one over the distance."""
+def cooccurrence(data: Corpus, part: Stream, window: int, flat: bool = False) -> scipy.sparse.coo_array:
+    """How often each word meets each other one within ``window`` words of a speech.
+
+    A meeting weighs one over the distance, as in GloVe; with ``flat`` each weighs one.
+    """
     stream, size = data.known(part), len(data.vocabulary)
     total = scipy.sparse.csr_array((size, size))
     for distance in range(1, window + 1):
         same = stream.speech[:-distance] == stream.speech[distance:]
         left, right = stream.words[:-distance][same].numpy(), stream.words[distance:][same].numpy()
-        meetings = scipy.sparse.coo_array((np.full(len(left), 1 / distance), (left, right)), shape=(size, size))
+        meetings = scipy.sparse.coo_array(
+            (np.full(len(left), 1.0 if flat else 1 / distance), (left, right)), shape=(size, size)
+        )
         total = total + meetings.tocsr()
     return (total + total.T).tocoo()
 
 
 def _table(config: GloVeRun, data: Corpus) -> dict[str, Tensor]:
     """The nonzero entries, from the cache."""
-    key = {"min_count": config.min_count, "window": config.window, "sha256": source.source("shakespeare").sha256, "v": 1}
+    key = {
+        "min_count": config.min_count,
+        "window": config.window,
+        "sha256": source.source("shakespeare").sha256,
+        "v": 1,
+    }
 
     def build() -> dict[str, Tensor]:
         table = cooccurrence(data, data.train, config.window)
@@ -379,7 +401,7 @@ RECIPES = [
         purpose="predict the next word from the four before it",
         lesson="word_vectors",
         presets={
-            "smoke": NNLMRun(steps=4, batch=64),
+            "smoke": NNLMRun(steps=4, batch=64, measured=2000),
             "laptop": NNLMRun(),
             "long": NNLMRun(steps=6000),
             "gpu": NNLMRun(steps=6000),
@@ -424,7 +446,7 @@ RECIPES = [
         purpose="fit the logarithms of co-occurrence counts",
         lesson="word_vectors",
         presets={
-            "smoke": GloVeRun(epochs=1, batch=262144),
+            "smoke": GloVeRun(epochs=1, window=3, batch=65536),
             "laptop": GloVeRun(),
             "long": GloVeRun(epochs=50),
             "gpu": GloVeRun(epochs=50),

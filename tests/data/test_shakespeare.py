@@ -161,3 +161,16 @@ def test_text_holds_every_line(plays):
     assert text.isascii()
     assert "PUCK:\nIf we shadows have offended,\n" in text
     assert all(speech.text in text for play in plays.split("test") for speech in play.speeches)
+
+
+def test_genre_task_keeps_long_speeches_of_the_parts_own_plays_and_has_every_genre():
+    plays = shakespeare.load()
+    for part in ("train", "validation", "test"):
+        task = plays.genre_task(part, least=20)
+        assert len(task) == len(task.labels) == len(task.plays)
+        assert set(task.plays) <= {play.name for play in plays.split(part)}
+        assert task.labels.bincount(minlength=3).min() > 100
+        assert min(len(shakespeare.words(text)) for text in task.texts) >= 20
+        for text, label, name in list(zip(task.texts, task.labels.tolist(), task.plays, strict=True))[::97]:
+            assert plays.play(name).genre == shakespeare.GENRES[label]
+            assert any(speech.text == text for speech in plays.play(name).speeches)

@@ -92,7 +92,6 @@ def joined(folder: Path) -> None:
     rank = PartialState().process_index
     history.save(folder / f"history{rank}.json")
     torch.save(model.state_dict(), folder / f"weights{rank}.pt")
-    PartialState().destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,156 @@
+"""Checkers of lesson word_vectors. Each tries an answer on small cases and names the mistake that it looks like."""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pfmcourse.checks import CheckFailed, passed
+
+
+def context_pairs(answer: Callable[[Sequence[str], int], Sequence[tuple[str, str]]]) -> None:
+    """Exercise 1: all (centre, context) pairs of a sentence."""
+    sentence, window = ["shall", "i", "compare", "thee", "to", "a"], 2
+    wanted = {
+        (a, b) for (i, a), (j, b) in itertools.product(enumerate(sentence), repeat=2) if i != j and abs(i - j) <= window
+    }
+    before = list(sentence)
+    found = answer(sentence, window)
+    if sentence != before:
+        raise CheckFailed("your function changed the sentence itself; work on a copy, or only read it")
+    if found is None:
+        raise CheckFailed("your function returned None: is the `return` missing?")
+    found = [tuple(pair) for pair in found]
+    pairs = set(found)
+    if any(a == b for a, b in pairs):
+        raise CheckFailed("a word is paired with itself: leave out distance 0")
+    if pairs == {(b, a) for a, b in wanted if sentence.index(a) > sentence.index(b)}:
+        raise CheckFailed("you only look ahead; the words before the centre are its context, too")
+    if pairs == {pair for pair in wanted if sentence.index(pair[1]) < sentence.index(pair[0])}:
+        raise CheckFailed("you only look back; the words behind the centre are its context, too")
+    if (sentence[0], sentence[-1]) in pairs or any((sentence[0], word) in pairs for word in sentence[-2:]):
+        raise CheckFailed("a word at the start is paired with one at the end: a negative index wraps around in Python")
+    distances = {abs(sentence.index(a) - sentence.index(b)) for a, b in pairs}
+    if distances and max(distances) < window:
+        raise CheckFailed(
+            f"the farthest word you reach is {max(distances)} away, but the window is {window}: range(a, b) stops "
+            "before b"
+        )
+    if distances and max(distances) > window:
+        raise CheckFailed(f"you reach {max(distances)} words away, but the window is {window}")
+    if pairs != wanted:
+        missing = sorted(wanted - pairs)
+        raise CheckFailed(f"{len(missing)} pairs are missing, such as {missing[:1]}")
+    if len(found) != len(wanted):
+        raise CheckFailed("some pairs come twice")
+    if list(answer([], 2)):
+        raise CheckFailed("an empty sentence has no pairs")
+    passed("all pairs within the window, in both directions, and none with itself")
+
+
+def nearest(answer: Callable[[Tensor, int, int], Sequence[int]]) -> None:
+    """Exercise 2: the rows with the largest cosine, without the query itself."""
+    vectors = torch.tensor([[1.0, 0.0], [10.0, 10.0], [2.0, 0.2], [-3.0, 0.0], [0.1, 0.02]])
+    kept = vectors.clone()
+    found = answer(vectors, 0, 2)
+    if found is None:
+        raise CheckFailed("your function returned None: is the `return` missing?")
+    if not torch.equal(vectors, kept):
+        raise CheckFailed(
+            "your function changed the vectors in place (`/=`, perhaps): write vectors = vectors / length"
+        )
+    found = [int(row) for row in found]
+    if 0 in found:
+        raise CheckFailed("the query is its own nearest neighbour: leave it out")
+    if found and found[0] == 1:
+        raise CheckFailed("the longest vector came first: that is the dot product. Divide each row by its length")
+    if found and found[0] == 3:
+        raise CheckFailed("the opposite vector came first: sort from the largest cosine to the smallest")
+    if len(found) != 2:
+        raise CheckFailed(f"asked for 2 neighbours, you gave {len(found)}")
+    if found != [2, 4]:
+        raise CheckFailed(f"expected rows [2, 4], nearest first, but got {found}: is the length taken along axis 1?")
+    passed("nearest by angle, whatever the length, and never the word itself")
+
+
+def negative_sampling_loss(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+    """Exercise 3: the loss of one centre with one true neighbour and some random words."""
+    generator = torch.Generator().manual_seed(3)
+    centre, true, random = (torch.randn(shape, generator=generator) for shape in ((4,), (4,), (3, 4)))
+    wanted = F.softplus(-centre @ true) + F.softplus(random @ centre).sum()
+    found = answer(centre, true, random)
+    if found is None:
+        raise CheckFailed("your function returned None: is the `return` missing?")
+    found = torch.as_tensor(found)
+    if found.numel() != 1:
+        raise CheckFailed(
+            f"the loss is one number, but yours has the shape {tuple(found.shape)}: sum over random words"
+        )
+    value = float(found)
+
+    def close(other: Tensor) -> bool:
+        return math.isclose(value, float(other), rel_tol=1e-4)
+
+    if close(-wanted):
+        raise CheckFailed("the sign is wrong: a loss is minus the log-probability, so that smaller is better")
+    if close(F.softplus(-centre @ true) + F.softplus(-(random @ centre)).sum()):
+        raise CheckFailed("random words are treated as true ones: for them it is sigmoid(-score)")
+    if close(F.softplus(-centre @ true) + F.softplus(random @ centre).mean()):
+        raise CheckFailed("you took the mean over the random words; the paper sums them")
+    if close(F.softplus(-centre @ true)):
+        raise CheckFailed("only the true neighbour counts so far; add the random words")
+    if close(F.softplus(random @ centre).sum()):
+        raise CheckFailed("only the random words count so far; add the true neighbour")
+    if close(-torch.sigmoid(centre @ true) - torch.sigmoid(-random @ centre).sum()):
+        raise CheckFailed("the logarithm is missing: log sigmoid, not sigmoid")
+    if not close(wanted):
+        raise CheckFailed(f"expected {float(wanted):.4f}, got {value:.4f}")
+    far = answer(torch.full((4,), 50.0), torch.full((4,), -50.0), torch.zeros(1, 4))
+    if not math.isfinite(float(far)):
+        raise CheckFailed(
+            "for very different vectors the loss becomes infinite: use F.logsigmoid instead of log(sigmoid)"
+        )
+    passed("one true neighbour against the random ones, also far from zero")
+
+
+def positive_pmi(answer: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Exercise 4: positive pointwise mutual information of a small table of counts."""
+    counts = np.array([[6.0, 2.0, 0.0], [1.0, 1.0, 2.0], [0.0, 1.0, 3.0]])
+    kept = counts.copy()
+    chance = counts.sum(1, keepdims=True) * counts.sum(0) / counts.sum()
+    with np.errstate(divide="ignore"):
+        raw = np.log(counts / chance)
+    wanted = np.maximum(raw, 0)
+    with np.errstate(all="ignore"):
+        found = answer(counts)
+    if found is None:
+        raise CheckFailed("your function returned None: is the `return` missing?")
+    if not np.array_equal(counts, kept):
+        raise CheckFailed("your function changed the counts in place")
+    found = np.asarray(found)
+    if found.shape != wanted.shape:
+        raise CheckFailed(f"expected a table of shape {wanted.shape}, got {found.shape}")
+    if np.isnan(found).any() or np.isinf(found).any():
+        raise CheckFailed("a pair that never meets has log 0: set what is below 0, or infinite, to 0")
+    if (found < 0).any():
+        raise CheckFailed("some entries are negative: the first P says positive, so what is below 0 becomes 0")
+    if np.allclose(found, wanted / math.log(2)):
+        raise CheckFailed("that is the logarithm to base 2; this course uses natural logarithms (np.log)")
+    with np.errstate(all="ignore"):
+        unscaled = np.maximum(np.log(counts / (counts.sum(1, keepdims=True) * counts.sum(0))), 0)
+        conditional = np.maximum(np.log(counts / counts.sum(1, keepdims=True)), 0)
+    if np.allclose(found, unscaled):
+        raise CheckFailed(
+            "counts are not probabilities yet: the total is missing (the two marginals need dividing by it)"
+        )
+    if np.allclose(found, conditional):
+        raise CheckFailed("that only divides by the word's own total; divide by the context's share, too")
+    if not np.allclose(found, wanted):
+        raise CheckFailed(
+            f"row 0 should be {wanted[0].round(3)}, but is {found[0].round(3)}: are the sums over both axes?"
+        )
+    passed("how much more often than by chance, and never below 0")
