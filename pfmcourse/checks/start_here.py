@@ -72,8 +72,8 @@ def nearest_mean(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
     # Class 7: two examples that lie apart; class 2: one in between, and a far one; the means are (0, 2) and (6, 0).
     features = torch.tensor([[-1.0, 0.0], [1.0, 4.0], [3.0, 0.0], [9.0, 0.0]])
     labels = torch.tensor([7, 7, 2, 2])
-    new = torch.tensor([[2.5, 0.5], [0.0, 2.0], [6.0, 0.0], [4.0, 0.0], [0.5, 5.0], [30.0, 1.0]])
-    wanted = [7, 7, 2, 2, 7, 2]
+    new = torch.tensor([[2.5, 0.5], [0.0, 2.0], [6.0, 0.0], [4.0, 0.0], [0.5, 5.0], [30.0, 1.0], [2.0, 3.0]])
+    wanted = [7, 7, 2, 2, 7, 2, 7]
     kept = features.clone(), new.clone()
     found = answer(features, labels, new)
     if found is None:

@@ -35,7 +35,7 @@ SCRIPTS = {
     "Armenian": "".join(map(chr, (*range(0x531, 0x557), *range(0x561, 0x587)))),
     "Georgian": "".join(map(chr, range(0x10D0, 0x10F7))),
     "Hebrew": "".join(map(chr, range(0x5D0, 0x5EB))),
-    "Arabic": "".join(map(chr, range(0x621, 0x64B))),
+    "Arabic": "".join(map(chr, (*range(0x621, 0x63B), *range(0x641, 0x64B)))),
 }
 REFERENCE = "DejaVuSans"  # the font that has every letter and decides which letters are one shape
 HELD_OUT = ("DejaVuSerif-Italic", "STIXGeneralBol")  # fonts that a model may be tested on
@@ -123,10 +123,11 @@ def load() -> Glyphs:
 
     The first call draws for two seconds and keeps the pictures in the cache.
     """
-    key = {"sources": source.hashes(*CARD), "drawn_by": f"pillow {version('pillow')}", "version": 1}
+    characters = "".join(SCRIPTS.values())
+    sizes = {"size": SIZE, "box": BOX, "drawn_at": DRAWN_AT, "drawn_by": f"pillow {version('pillow')}"}
+    key = {"sources": source.hashes(*CARD), "letters": characters, **sizes, "version": 1}
     drawn = source.cached("glyphs", key, _draw)
     images, letter, font = drawn["images"], drawn["letter"], drawn["font"]
-    characters = "".join(SCRIPTS.values())
     script = [name for name, members in SCRIPTS.items() for _ in members]
     fonts = tuple(path.stem for path in source.source("glyphs").paths(source.verified("glyphs")))
 

@@ -31,8 +31,9 @@ class Warp:
     thickness: float = 0.6  # share of the pictures whose strokes get thicker (one half of them) or thinner
 
 
-def _between(low: float, high: float, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    return low + (high - low) * torch.rand(shape, generator=generator, device=generator.device)
+def _within(reach: float, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Random numbers, evenly from -reach to reach."""
+    return reach * (2 * torch.rand(shape, generator=generator, device=generator.device) - 1)
 
 
 def affine_matrices(count: int, warp: Warp, generator: torch.Generator) -> Float[Tensor, "count 2 3"]:
@@ -40,10 +41,10 @@ def affine_matrices(count: int, warp: Warp, generator: torch.Generator) -> Float
 
     The map is scale * rotation, then shear along the rows, then a shift. Coordinates run from -1 to 1, x first.
     """
-    angle = torch.deg2rad(_between(-warp.rotation, warp.rotation, (count,), generator))
-    lean = _between(-warp.shear, warp.shear, (count,), generator)
-    across, down = 1 + _between(-warp.scale, warp.scale, (2, count), generator)
-    shift = _between(-warp.shift, warp.shift, (count, 2), generator)
+    angle = torch.deg2rad(_within(warp.rotation, (count,), generator))
+    lean = _within(warp.shear, (count,), generator)
+    across, down = 1 + _within(warp.scale, (2, count), generator)
+    shift = _within(warp.shift, (count, 2), generator)
     first = torch.stack([angle.cos() * across, lean - angle.sin() * across, shift[:, 0]], dim=1)
     second = torch.stack([angle.sin() * down, angle.cos() * down, shift[:, 1]], dim=1)
     return torch.stack([first, second], dim=1)
@@ -53,7 +54,7 @@ def elastic_field(
     count: int, height: int, width: int, warp: Warp, generator: torch.Generator
 ) -> Float[Tensor, "count height width 2"]:
     """A smooth random displacement for every pixel: random arrows on a coarse grid, bicubic in between."""
-    coarse = _between(-warp.elastic, warp.elastic, (count, 2, warp.points, warp.points), generator)
+    coarse = _within(warp.elastic, (count, 2, warp.points, warp.points), generator)
     fine = F.interpolate(coarse, size=(height, width), mode="bicubic", align_corners=False)
     return rearrange(fine, "count xy height width -> count height width xy")
 
@@ -85,6 +86,6 @@ def augment(
         grid = grid + elastic_field(count, height, width, warp, generator).to(images.device)
     if warp.thickness:
         changed = torch.rand(count, generator=generator, device=generator.device) < warp.thickness
-        amount = changed * _between(-1, 1, (count,), generator)
+        amount = changed * _within(1.0, (count,), generator)
         images = change_thickness(images, amount.to(images.device))
     return F.grid_sample(images, grid.to(images.dtype), align_corners=False)

@@ -14,9 +14,9 @@ def picture(letter, font):
 
 def test_sizes():
     data = glyphs.load()
-    assert data.images.shape == (4388, 28, 28) and data.images.dtype == torch.uint8
-    assert len(data.letters) == len(data.scripts) == 312 and len(data.fonts) == 16
-    assert data.labels.unique().tolist() == list(range(312))
+    assert data.images.shape == (4384, 28, 28) and data.images.dtype == torch.uint8
+    assert len(data.letters) == len(data.scripts) == 311 and len(data.fonts) == 16
+    assert data.labels.unique().tolist() == list(range(311))
     assert data.font.unique().tolist() == list(range(16))
 
 
@@ -26,7 +26,6 @@ def test_no_digit_is_among_the_letters():
 
 def test_pictures_are_upright_and_bright_on_dark():
     (capital,) = picture("L", "DejaVuSans")
-    assert capital[:4].max() == 0, "MNIST's margin"
     ink = capital.nonzero()
     top, left, bottom, right = (*ink.min(0).values.tolist(), *ink.max(0).values.tolist())
     assert bottom - top == glyphs.BOX - 1
@@ -48,10 +47,10 @@ def test_the_layout_is_that_of_mnist():
     place = torch.arange(28.0, dtype=torch.float64)
     total = ink.sum((1, 2))
     centres = torch.stack([(ink.sum(2) * place).sum(1) / total, (ink.sum(1) * place).sum(1) / total])
-    assert ((centres - 13.5).abs() < 0.6).double().mean() > 0.97  # the rest would have left the page
+    assert (centres - 13.5).abs().max() < 0.55, "to the nearest pixel"
     rows, columns = data.images.amax(2) > 0, data.images.amax(1) > 0
     longest = torch.maximum(rows.sum(1), columns.sum(1))
-    assert longest.max() == glyphs.BOX and (longest >= glyphs.BOX - 2).all()
+    assert longest.max() == glyphs.BOX and (longest == glyphs.BOX).double().mean() > 0.98  # else the edge is too faint
 
 
 def test_centred_does_not_care_where_the_letter_stood():

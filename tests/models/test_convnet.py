@@ -23,7 +23,7 @@ def test_shapes(size, stages, channels):
 
 def test_the_first_loss_is_that_of_blind_guessing():
     out = ConvNet(SMALL)(batch())
-    assert math.isclose(float(out["loss"]), math.log(5), rel_tol=1e-6)
+    assert math.isclose(out["loss"].item(), math.log(5), rel_tol=1e-6)
     assert out["loss"].shape == out["accuracy"].shape == ()
 
 

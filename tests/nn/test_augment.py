@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from pfmcourse.nn.augment import Warp, affine_matrices, augment, change_thickness, elastic_field
 
-STILL = Warp(rotation=0, shear=0, scale=0, shift=0, elastic=0, thickness=0)
+STILL = Warp(rotation=0.0, shear=0.0, scale=0.0, shift=0.0, elastic=0.0, thickness=0.0)
 
 
 def seeded(seed=0):
@@ -43,7 +43,7 @@ def test_the_input_stays_as_it_was():
 
 def test_a_batch_is_warped_as_its_pictures_are_one_by_one():
     """The naive loop: the same matrices and fields, one picture at a time."""
-    images, warp = torch.rand(4, 1, 28, 28), Warp(thickness=0)
+    images, warp = torch.rand(4, 1, 28, 28), Warp(thickness=0.0)
     matrices = affine_matrices(4, warp, generator := seeded(3))
     field = elastic_field(4, 28, 28, warp, generator)
     single = [
@@ -61,7 +61,7 @@ def test_affine_matrices_stay_in_their_bounds():
     still = affine_matrices(50, STILL, seeded())
     assert torch.allclose(still, torch.tensor([[1.0, 0, 0], [0, 1, 0]]).expand(50, 2, 3))
 
-    turned = affine_matrices(500, dataclasses.replace(STILL, rotation=15), seeded())[:, :, :2]
+    turned = affine_matrices(500, dataclasses.replace(STILL, rotation=15.0), seeded())[:, :, :2]
     assert torch.allclose(turned @ turned.transpose(1, 2), torch.eye(2).expand(500, 2, 2), atol=1e-6)
     angle = torch.rad2deg(torch.atan2(turned[:, 1, 0], turned[:, 0, 0]))
     assert angle.abs().max() <= 15 and angle.min() < -14 and angle.max() > 14

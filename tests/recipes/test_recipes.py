@@ -155,16 +155,28 @@ def test_the_same_seed_gives_the_same_bits_and_another_others(name, monkeypatch)
 
 def test_the_seed_reaches_initialisation_order_and_training(line, monkeypatch):
     seen = []
-    batches = LINE.batches
 
-    def spy(config, data, seed):
+    def model(config, data):
+        made = LINE.model(config, data)
+        seen.append(made.layer.weight.tolist())
+        return made
+
+    def batches(config, data, seed):
         seen.append(seed)
-        return batches(config, data, seed)
 
-    spied = dataclasses.replace(LINE, batches=spy)
-    monkeypatch.setattr(recipes, "_registry", lambda: {"line": spied})
-    recipes.pretrain("line", seed=5, resume=False)
-    assert seen == [5]
+        def batch(step, generator):
+            seen.append(generator.initial_seed())
+            return data
+
+        return batch
+
+    monkeypatch.setattr(recipes, "_registry", lambda: {"line": dataclasses.replace(LINE, model=model, batches=batches)})
+    for seed in (5, 6, 5):
+        recipes.pretrain("line", "smoke", seed, resume=False)
+    first, second, third = seen[:4], seen[4:8], seen[8:]
+    assert first == third
+    assert all(one != other for one, other in zip(first, second, strict=True))
+    assert (first[1], second[1]) == (5, 6)
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(line, monkeypatch):
