@@ -713,6 +713,7 @@ def test_two_processes_learn_what_one_learns(tmp_path):
     result = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
     assert "arning" not in result.stderr
+    assert result.stdout.count("left in order") == 2
     model = tiny.tiny()
     alone = fit(model, tiny.batches, CONFIG, evaluate=tiny.evaluate)
     first, second = (History.load(tmp_path / f"history{rank}.json") for rank in range(2))

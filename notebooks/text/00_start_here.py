@@ -41,17 +41,16 @@ width = None  # filters of the network's first layer; None: as the preset says
 
 # %% slideshow={"slide_type": "skip"}
 import dataclasses
+import itertools
 from collections import Counter
 
 import safetensors.torch
 import scipy.stats
 import torch
-import torch.nn.functional as F
 from IPython.display import Markdown, display
 from torch import nn
 
 from pfmcourse import evaluate, plots, timeline
-from pfmcourse.catalogue import lessons
 from pfmcourse.checks import start_here as check
 from pfmcourse.course import doctor
 from pfmcourse.data import digits, glyphs, source
@@ -107,16 +106,654 @@ doctor.show([one for one in findings if one.level != doctor.OK or one.what in sh
 # ## The idea
 #
 # Two piles of pictures. The first costs nothing: a font file draws each letter and knows its name. The second was
-# written by hand, and somebody has to look at each digit and say what it is.
+# written by hand, and somebody has to look at each digit and say which one it is.
 
 # %% slideshow={"slide_type": "fragment"}
-letters_data, digits_data = glyphs.load(), digits.load()
-some_letters = torch.tensor([letters_data.letters.index(one) for one in "gKñшΨфԱლאس"[0:2] + "шΨфԱლאس"])
-cheap = [torch.nonzero(letters_data.labels == label)[2].item() for label in some_letters]
-dear = [500 * digit + 7 for digit in (3, 8, 1, 6, 9, 0, 4, 7, 2)]
+printed, handwritten = glyphs.load(), digits.load()
+names = "gKшΨфԱლאس"
+cheap = [torch.nonzero(printed.labels == printed.letters.index(name))[2].item() for name in names]
+dear = [500 * digit + 7 for digit in (3, 8, 1, 6, 9, 0, 4, 7, 2)]  # 500 of each, in order
 plots.image_grid(
-    [*letters_data.images[cheap, None], *digits_data.images[dear, None]],
-    titles=[*(letters_data.letters[label] for label in some_letters), *"?????????"],
+    [*printed.images[cheap, None], *handwritten.images[dear, None]],
+    titles=[*names, *"?????????"],
+    row_titles=["printed", "handwritten"],
     columns=9,
-    row_titles=["letters", "digits"],
 )
+
+# %% [markdown] slideshow={"slide_type": "fragment"}
+# We want a machine that reads the second pile. We can afford ten labels.
+#
+# The plan has two steps, and so has nearly everything in this course.
+#
+# 1. **Pretrain.** Train a network on the cheap pile, for a task that nobody needs solved: naming printed letters.
+# 2. **Adapt.** Keep what the network has learned about strokes, bows and corners. Put a new last layer on it, and train
+#    that, or all of it, with the ten labels.
+#
+# The bet: what helps to tell letters apart helps to tell digits apart, too.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ### The same bet, for twenty years
+#
+# Each mark below is a system that made this bet with other data or another task. Years run from left to right, each band
+# is a kind of data, and colour and shape say **how the pretraining task gets its answers**.
+
+# %% slideshow={"slide_type": "fragment"}
+history = timeline.entries()
+plots.timeline(history)
+
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# ### Where do the answers come from?
+#
+# - **Supervised**: people gave them. Names of letters, names of objects in photographs. Good answers are few and dear.
+# - **Generative**: hide a part of the data and ask for it. The next word, a masked patch, a missing edge of a graph. The
+#   data is its own answer sheet, so there is no end of it.
+# - **Contrastive**: which of these belong together? Two crops of one photograph, a picture and its caption. Nothing has
+#   to be produced, only recognised.
+#
+# The last two are called *self-supervised*: the labels come from the data itself.
+
+# %% slideshow={"slide_type": "skip"}
+kinds = ("generative", "contrastive", "supervised")
+bands = {modality: Counter() for modality in dict.fromkeys(entry.modality for entry in history)}
+for entry in history:
+    bands[entry.modality][entry.kind] += 1
+counted = tuple(
+    (band, *(str(found[kind] or "") for kind in kinds)) for band, found in bands.items()
+)
+display(Table(("systems in the picture", *kinds), counted))
+
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# ### The story in four steps
+#
+# **Vision began with labels.** In 2012 AlexNet learned to name a thousand kinds of objects. Then people noticed that its
+# inner layers were useful for other pictures, too. For years "pretrained" meant "trained on ImageNet".
+#
+# **Language never had that many labels, and did not need them.** Text predicts itself. NNLM (2003) and Word2Vec (2013)
+# kept one vector for each word. In 2018 ELMo, GPT and BERT kept the whole network, which reads a word in its sentence.
+
+# %% [markdown] slideshow={"slide_type": "fragment"}
+# **The Transformer made it one machine for everything.** Built in 2017 to translate, it trains fast on many processors
+# and does not care what its tokens stand for. Words at first; then patches of pictures, slices of sound, nodes of a
+# graph. The two self-supervised tasks moved with it from band to band.
+#
+# **Then the bands grew together.** CLIP (2021) learned from pictures and their captions. Unified models read and write
+# several kinds of data with one network, and since GPT-3 (2020) one can often *ask* instead of adapting.
+
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# ### A promise and a risk
+#
+# Two words from the report that named *foundation models* (Bommasani and others, 2021):
+#
+# - **Emergence**: large models do things that nobody built in, such as learning a task from a few examples in the
+#   question.
+# - **Homogenisation**: many applications stand on one model. It saves work, and every fault of the one model is in all of
+#   them.
+#
+# Later lessons measure both sides. Now to the smallest experiment that shows the point.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## By hand
+#
+# ### The layer that names things
+#
+# A network turns a picture into a list of numbers $h$, its **features**. The last layer, the *head*, holds one row of
+# weights $w_c$ for each class and compares:
+#
+# $$p_c = \frac{e^{w_c \cdot h}}{\sum_k e^{w_k \cdot h}} \qquad
+# \ell = -\log p_y \qquad
+# \frac{\partial \ell}{\partial w_c} = (p_c - [c = y])\, h$$
+#
+# Read the last formula aloud. The right class has $p_y - 1 < 0$, so its row moves **towards** the features. The others
+# move away, and more so the surer they were. Pretraining and adapting both do this. Only the classes differ.
+
+# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
+seed_everything(0)
+small = ConvNet(ConvNetConfig(classes=10, width=4, dim=16)).eval()
+nn.init.normal_(small.head.weight)
+batch = Pictures(torch.rand(6, 1, 28, 28), torch.tensor([3, 1, 4, 1, 5, 9]))
+
+
+def softmax_regression(h, w, b, y):
+    """Mean loss over a batch, and its gradient with respect to the weights."""
+    scores = h @ w.T + b  # one row a picture, one column a class
+    p = scores.exp() / scores.exp().sum(dim=1, keepdim=True)
+    right = torch.eye(len(w))[y]  # 1 where the class is the right one
+    loss = -(right * p.log()).sum(dim=1).mean()
+    return loss, (p - right).T @ h / len(y)
+
+
+with torch.no_grad():
+    features = small.encode(batch.images)
+    by_hand, gradient = softmax_regression(
+        features, small.head.weight, small.head.bias, batch.labels
+    )
+packaged = small(batch)["loss"]
+packaged.backward()
+assert torch.allclose(by_hand, packaged, atol=1e-5)
+assert torch.allclose(gradient, small.head.weight.grad, atol=1e-5)
+print("loss and gradient agree with the packaged network's")
+
+# %% [markdown] slideshow={"slide_type": "fragment"}
+# Everything below the head is there to make $h$ good: pictures of one class close together, whatever their slant and
+# thickness. A good $h$ needs few labels. **That is what pretraining is for.**
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## The data
+#
+# The letters of seven scripts in sixteen fonts. They come with *matplotlib*, which needs them to label axes. There is no
+# digit among them. Two fonts, an italic and a bold one, are put aside to see whether the network learns letters or
+# fonts.
+
+# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
+scripts = Counter(printed.scripts)
+print(f"{len(printed):,} pictures, {len(printed.letters)} classes, {len(printed.fonts)} fonts")
+print("classes:", ", ".join(f"{script} {count}" for script, count in scripts.items()))
+print("any digit?", any(letter.isdigit() for letter in printed.letters))
+print(f"training {len(printed.split('train')):,}, unseen fonts {len(printed.split('test'))}")
+
+# %% slideshow={"slide_type": "skip"}
+for name in ("glyphs", "digits"):
+    print(f"{name}: {source.source(name).licence}\n  {source.source(name).attribution}")
+
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# The digits are from MNIST. Most of the "training" part stays without labels here: we draw ten, twenty or a hundred of
+# it. **Validation chooses, test reports**: every number of steps and learning rate below was chosen on the validation
+# part.
+
+# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
+train, validation, test = (handwritten.split(part) for part in ("train", "validation", "test"))
+print(f"train {len(train):,}, validation {len(validation)}, test {len(test):,}")
+ten = evaluate.draw_labels(train.labels, 10, seed=0)
+twenty = evaluate.draw_labels(train.labels, 20, seed=0)
+print("ten labels:", train.labels[ten].tolist())
+print("the ten are among the twenty:", set(ten.tolist()) <= set(twenty.tolist()))
+
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# ### One letter, many hands
+#
+# Print is too regular. So no letter is shown twice in the same way: it is turned, leaned, stretched, bent, made thicker
+# or thinner. The label survives. This is **augmentation**, and the baselines below get it as well.
+
+# %% slideshow={"slide_type": "fragment"}
+shown = pixels(printed.images[[cheap[0]] * 9 + [cheap[3]] * 9])
+warped = augment(shown, Warp(), torch.Generator().manual_seed(0))
+warped[::9] = shown[::9]
+plots.image_grid(
+    warped,
+    columns=9,
+    row_titles=[names[0], names[3]],
+    title="First as printed, then as the network gets to see it",
+)
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Predict, then pretrain
+#
+# Write down three guesses before you go on.
+#
+# 1. A network that has only seen letters is shown digits, of which one each has a label. How many of a thousand others
+#    does it get right?
+# 2. The same network without the letters, trained on the same ten pictures for as long as it helps?
+# 3. And with a hundred labels instead of ten: does the difference grow or shrink?
+
+# %% slideshow={"slide_type": "subslide"}
+letters = lesson.pretrain("letters")
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# The loss starts at $\ln$ of the number of classes, as for blind guessing, and falls. It cannot reach zero: every letter
+# fills the same box, so *o* and *O* look alike.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## What did it learn?
+#
+# Letters, not fonts: here is how it does in the two fonts it has never seen.
+
+# %% slideshow={"slide_type": "fragment"}
+unseen = letters.metrics["test_accuracy"]
+lesson.record("unseen_fonts", 100 * unseen, "% of letters named right", "two unseen fonts")
+display(
+    Markdown(
+        f"**{unseen:.0%}** of the letters in unseen fonts are named right, out of "
+        f"{len(printed.letters)} names. Blind guessing would get {1 / len(printed.letters):.1%}."
+    )
+)
+
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# ### Which letter is a 3?
+#
+# It has never seen a digit and has no name for one. But it must answer. So which letters does it take them for?
+
+# %% slideshow={"slide_type": "fragment"}
+
+
+@torch.no_grad()
+def logits(model, images):
+    """What a network says to pictures, wherever it lives."""
+    where = model.head.weight.device
+    return torch.cat([model.logits(part.to(where)).cpu() for part in images.split(500)])
+
+
+guessed = logits(letters.model, pixels(train.images)).argmax(dim=1)
+rows = []
+for digit in range(10):
+    found = Counter(guessed[train.labels == digit].tolist()).most_common(4)
+    row = (f"{printed.letters[label]} ({printed.scripts[label]})" for label, _ in found)
+    rows.append((str(digit), *row))
+display(Table(("digit", "taken for", "or", "or", "or"), tuple(rows)))
+
+# %% [markdown] slideshow={"slide_type": "fragment"}
+# The answers are wrong, and sensible: shapes of the same build. That is what can be reused.
+
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# ### Digits, seen by a reader of letters
+#
+# The features $h$ of five hundred digits, flattened to a map by t-SNE. Colours mark the true digit, which neither the
+# network nor the map was told.
+
+# %% slideshow={"slide_type": "fragment"}
+
+
+@torch.no_grad()
+def encode(model, images):
+    """The features of pictures, on the CPU."""
+    where = model.head.weight.device
+    return torch.cat([model.encode(part.to(where)).cpu() for part in images.split(500)])
+
+
+plots.embedding_map(
+    encode(letters.model, pixels(validation.images)),
+    groups=validation.labels,
+    method=lesson.at("tsne", smoke="pca"),
+    title="Digits in the features of a network that learned letters",
+)
+
+# %% [markdown] slideshow={"slide_type": "fragment"}
+# Pictures of one digit lie together without a single label. Where two colours mix, ask which two digits they are: would
+# you tell them apart in every handwriting? To **name** the groups takes only a few labels. That is the next step.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Adapt it
+#
+# Six ways to use ten labels:
+#
+# | | the encoder starts from | trained on the labels |
+# |---|---|---|
+# | **fine-tuned** | letters | everything, for a short while |
+# | **linear probe** | letters | a linear classifier on frozen features |
+# | from scratch | random weights | everything, until it stops improving |
+# | from scratch, half as long | random weights | everything, for half as many steps |
+# | random features | random weights | a linear classifier on frozen features |
+# | pixels | | logistic regression on the raw picture |
+#
+# Network, augmentation and batch size are the same in the first, third and fourth row.
+
+# %% slideshow={"slide_type": "skip"}
+sizes = dataclasses.replace(letters.model.config, classes=10)
+schedule = TrainConfig(
+    steps=1, learning_rate=2e-3, weight_decay=0.05, precision="fp32", unit="pictures"
+)
+short_run, long_run = lesson.at((60, 400), smoke=(2, 4))  # steps, chosen on the validation part
+
+
+def adapt(start, steps, images, labels, draw, **options):
+    """A copy of ``start`` with a new head, or a fresh network for None, trained on few labels."""
+    seed_everything(draw)
+    model = start.with_new_head(10) if start is not None else ConvNet(sizes)
+    plan = dataclasses.replace(schedule, steps=steps, seed=draw)
+    return model, fit(model, warped_batches(images, labels, 32, Warp()), plan, **options)
+
+
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# ### One draw of ten labels, step by step
+#
+# First look at a single draw on the validation part. The fine-tuned network gets few steps, the fresh one many.
+
+# %% slideshow={"slide_type": "fragment"}
+
+
+def watch(model):
+    """Share of the validation digits that are right."""
+    right = logits(model, pixels(validation.images)).argmax(dim=1) == validation.labels
+    return {"validation_accuracy": right.float().mean()}
+
+
+draws = range(5 * seed, 5 * seed + lesson.at(5, smoke=2))
+chosen = evaluate.draw_labels(train.labels, 10, draws[0])
+images, labels = pixels(train.images[chosen]), train.labels[chosen]
+schedule = dataclasses.replace(schedule, evaluate_every=10)
+curves = {
+    "fine-tuned": adapt(letters.model, short_run, images, labels, draws[0], evaluate=watch)[1],
+    "from scratch": adapt(None, long_run, images, labels, draws[0], evaluate=watch)[1],
+}
+plots.loss_curve(curves, metric="validation_accuracy", title="Ten labels, one draw")
+
+# %% [markdown] slideshow={"slide_type": "fragment"}
+# The fresh network needs most of its steps to find out what a stroke is, and then stops where ten pictures leave it. The
+# pretrained one is past that point after a few steps. But one draw is one draw: which ten pictures you happen to get
+# matters a lot. So draw several times, and treat every method with the same draws.
+
+# %% slideshow={"slide_type": "skip"}
+counts = lesson.at((10, 20, 100), smoke=(10, 20))
+schedule = dataclasses.replace(schedule, evaluate_every=0)
+
+
+def method(start, steps):
+    """What ``evaluate.few_label`` wants: few labels in, accuracy on the test part out."""
+
+    def run(images, labels, test_images, test_labels, *, metric, seed):
+        model, _ = adapt(start, steps, images, labels, seed)
+        return evaluate.accuracy(logits(model, test_images).argmax(dim=1), test_labels)
+
+    return run
+
+
+def few_labels(data, test_data, how, counts=counts):
+    """Accuracy at each number of labels, over the draws."""
+    return evaluate.few_label(
+        data, train.labels, test_data, test.labels, counts=counts, seeds=draws, method=how
+    )
+
+
+seed_everything(seed)
+untrained = ConvNet(sizes)
+untrained(Pictures(pixels(train.images[::10]), train.labels[::10]))  # batch norm sees pictures once
+untrained.eval()
+raw, raw_test = pixels(train.images), pixels(test.images)
+seen, seen_test = (encode(letters.model, one) for one in (raw, raw_test))
+random, random_test = (encode(untrained, one) for one in (raw, raw_test))
+
+results = {
+    "fine-tuned": few_labels(raw, raw_test, method(letters.model, short_run)),
+    "linear probe": few_labels(seen, seen_test, "linear_probe"),
+    "from scratch": few_labels(raw, raw_test, method(None, long_run)),
+    "from scratch, half as long": few_labels(
+        raw, raw_test, method(None, long_run // 2), counts[:2]
+    ),
+    "random features": few_labels(random, random_test, "linear_probe"),
+    "pixels": few_labels(raw.flatten(1), raw_test.flatten(1), "linear_probe"),
+}
+
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# ### What pretraining is worth
+#
+# Test accuracy, mean over the draws with its 95 % interval.
+
+# %% slideshow={"slide_type": "fragment"}
+evaluate.few_label_table(results)
+
+# %% slideshow={"slide_type": "subslide"}
+shown = ("fine-tuned", "from scratch", "random features", "pixels")
+plots.lines(
+    {name: results[name] for name in shown},
+    xlabel="labels in all",
+    ylabel="test accuracy",
+    percent=True,
+    references={"chance": 0.1},
+    title="The fewer labels, the more pretraining helps",
+)
+
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# ### Is the difference real?
+#
+# The intervals in the table are wide, because the luck of the draw is in them. But a lucky draw is lucky for both. So
+# **subtract draw by draw, and take the interval of the differences.**
+
+# %% slideshow={"slide_type": "fragment"}
+gain = results["fine-tuned"].minus(results["from scratch"])
+longer = {
+    count: evaluate.paired_difference(
+        results["from scratch"][count], results["from scratch, half as long"][count]
+    )
+    for count in counts[:2]
+}
+rows = [("fine-tuned minus from scratch", *(f"{gain[count]:.1%}" for count in counts))]
+rows += [
+    (
+        "from scratch: twice the steps",
+        *(f"{longer[count]:.1%}" if count in longer else "" for count in counts),
+    )
+]
+display(Table(("gain, paired by draw", *(f"{count} labels" for count in counts)), tuple(rows)))
+
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# ### What to make of it
+#
+# - With **ten labels** pretraining wins clearly, and no patience makes up for it: twice the steps buy the fresh network
+#   much less than the letters did.
+# - Raw pixels and random features are far behind. The gain is **learned** features, not the network's shape alone.
+# - With a **hundred labels** the gain has all but gone. Ten pictures of each digit, warped in a thousand ways, teach the
+#   strokes as well as the letters did.
+#
+# Pretraining pays when labels are few. When you have many, and a small task, train from scratch with good augmentation,
+# and compare with a baseline that was trained until it stopped improving.
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# Ask the class for their guesses first. Most expect the gain to grow with the labels. Then ask what would happen with
+# handwritten letters instead of printed ones, and why big models keep their advantage at a hundred labels and more:
+# their tasks are harder than ten digits.
+
+# %% slideshow={"slide_type": "skip"}
+for name, key in (
+    ("fine-tuned", "fine_tuned"),
+    ("linear probe", "probe"),
+    ("from scratch", "scratch"),
+    ("pixels", "pixels"),
+):
+    for count in counts:
+        mean = 100 * results[name][count].mean
+        lesson.record(f"{key}_{count}", mean, "% of test digits right", f"{name}, {count} labels")
+lesson.record("gain_10", 100 * gain[10].mean, "points", "fine-tuned minus from scratch, 10 labels")
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## In the library
+#
+# There is no magic in the package. The same network is a list of standard layers from `torch.nn`, and a checkpoint is a
+# table of named tensors. Below, the weights go through the file format of the course, *safetensors*, into the plain
+# layers, and both networks give the same answers.
+
+# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
+filters = [1, sizes.width, 2 * sizes.width, 4 * sizes.width]
+layers = []
+for before, after in itertools.pairwise(filters):
+    layers += [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.MaxPool2d(2)]
+    layers += [nn.BatchNorm2d(after), nn.ReLU()]
+layers += [nn.Flatten(), nn.Linear(9 * filters[-1], sizes.dim, bias=False)]
+layers += [nn.BatchNorm1d(sizes.dim), nn.ReLU(), nn.Linear(sizes.dim, len(printed.letters))]
+plain = nn.Sequential(*layers).eval()
+
+ours = {name: value.cpu().contiguous() for name, value in letters.model.state_dict().items()}
+stored = safetensors.torch.load(safetensors.torch.save(ours))  # or save_file and load_file
+place = {"whole": 13, "norm": 14, "head": 16}
+for stage in range(3):
+    place |= {f"stages.{stage}.filters": 4 * stage, f"stages.{stage}.norm": 4 * stage + 2}
+renamed = {}
+for name, value in stored.items():
+    layer, _, kind = name.rpartition(".")
+    renamed[f"{place[layer]}.{kind}"] = value
+plain.load_state_dict(renamed)  # a missing or unexpected name would raise
+
+plain = plain.double()
+with torch.no_grad():
+    theirs = plain(pixels(test.images[:50]).double())
+mine = ConvNet(letters.model.config).double().eval()
+mine.load_state_dict(stored)
+largest = (theirs - mine.logits(pixels(test.images[:50]).double())).abs().max().item()
+print("tensors named:", len(renamed), "of", len(ours))
+print("the outputs differ by less than 1e-9:", largest < 1e-9)
+
+# %% [markdown] slideshow={"slide_type": "fragment"}
+# Real pretrained networks come the same way. With a network connection,
+#
+# ```python
+# model = torchvision.models.resnet18(weights="DEFAULT")  # trained on ImageNet, some 45 MB
+# model.fc = torch.nn.Linear(model.fc.in_features, 10)  # a new head
+# ```
+#
+# gives a network that has seen a million photographs, with a new head for ten classes. Later lessons do that, and check
+# number for number that the course's models agree with those of *torchvision*, *transformers* and *dgl*.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Scale it
+#
+# A **recipe** is data, model and schedule in one name. The lesson used the recipe `letters`; the command line runs it
+# without a notebook.
+#
+# ```
+# pfmcourse pretrain letters                     # as in this lesson
+# pfmcourse pretrain letters -p steps 2000       # turn one number
+# pfmcourse pretrain letters --preset gpu        # a wider network, larger batches, one GPU
+# torchrun --nproc_per_node 4 -m pfmcourse pretrain letters --preset gpu
+# ```
+#
+# The augmentation runs where the pictures are, one operation for a whole batch, so a GPU does not wait for it. Under
+# `torchrun` each process takes its share of the same batches: the run gets faster and stays the same run, but for batch
+# norm, which sees a share only.
+#
+# Do not expect wonders from more steps here. Digits are easy, and letters teach what they can in seconds. Exercise your
+# doubt: set `steps` in the parameters cell and run the lesson again.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Exercises
+#
+# Replace the body of each function and run the cell below it. The checker tries your function on small cases and tells
+# you what to look at.
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# ### Exercise 1: a fair draw
+#
+# **Difficulty:** easy · 5 minutes
+#
+# Draw `each` examples of every class at random and return their row numbers. Use the generator, so that the same seed
+# gives the same draw. Useful: `torch.nonzero`, `torch.randperm(n, generator=generator)`.
+
+# %% slideshow={"slide_type": "skip"}
+
+
+def few_of_each(labels, each, generator):
+    """Row numbers of ``each`` random examples of every class in ``labels``."""
+    ### BEGIN SOLUTION
+    drawn = []
+    for label in labels.unique():
+        rows = torch.nonzero(labels == label).flatten()
+        drawn.append(rows[torch.randperm(len(rows), generator=generator)[:each]])
+    return torch.cat(drawn)
+    ### END SOLUTION
+
+
+# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
+check.few_of_each(few_of_each)
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# ### Exercise 2: no training at all
+#
+# **Difficulty:** medium · 10 minutes
+#
+# With good features one can do without gradients. Take the mean of each class's features, and give a new example the
+# class whose mean is nearest. Useful: `torch.cdist`.
+
+# %% slideshow={"slide_type": "skip"}
+
+
+def nearest_mean(features, labels, new):
+    """The class of each row of ``new``: the one whose mean of ``features`` is nearest."""
+    ### BEGIN SOLUTION
+    classes = labels.unique()
+    means = torch.stack([features[labels == label].mean(dim=0) for label in classes])
+    return classes[torch.cdist(new, means).argmin(dim=1)]
+    ### END SOLUTION
+
+
+# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
+check.nearest_mean(nearest_mean)
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# Now on the digits. Compare with the probe's column of the table above. Then replace `seen` by `random`, or by
+# `raw.flatten(1)`.
+
+# %% slideshow={"slide_type": "skip"}
+for count in counts:
+    scores = []
+    for draw in draws:
+        rows = evaluate.draw_labels(train.labels, count, draw)
+        named = nearest_mean(seen[rows], train.labels[rows], seen_test)
+        scores.append(evaluate.accuracy(named, test.labels))
+    print(f"{count} labels: {evaluate.interval(scores):.1%} right")
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# ### Exercise 3: is it luck?
+#
+# **Difficulty:** medium · 15 minutes
+#
+# Two methods were run on the same draws. Return the mean of `first - second` and both ends of its 95 % interval. With
+# $n$ differences of mean $m$ and standard deviation $s$ the interval is $m \pm t \cdot s / \sqrt{n}$, where $t$ is the
+# 97.5 % point of Student's distribution with $n - 1$ degrees of freedom: `scipy.stats.t.ppf(0.975, n - 1)`.
+
+# %% slideshow={"slide_type": "skip"}
+
+
+def paired_interval(first, second):
+    """Mean, lower and upper end of the 95 % interval of first minus second, draw by draw."""
+    ### BEGIN SOLUTION
+    difference = torch.tensor(first) - torch.tensor(second)
+    n = len(difference)
+    half = scipy.stats.t.ppf(0.975, n - 1) * float(difference.std()) / n**0.5
+    mean = float(difference.mean())
+    return mean, mean - half, mean + half
+    ### END SOLUTION
+
+
+# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
+check.paired_interval(paired_interval)
+
+# %% slideshow={"slide_type": "skip"}
+tuned, fresh = results["fine-tuned"][10], results["from scratch"][10]
+paired = paired_interval(tuned.values, fresh.values)
+print("paired:     {:+.3f}, from {:+.3f} to {:+.3f}".format(*paired))
+apart = (tuned.half_width**2 + fresh.half_width**2) ** 0.5
+print(f"as strangers: {tuned.mean - fresh.mean:+.3f}, give or take {apart:.3f}")
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Claims and summary
+#
+# Everything above that could be false, checked on this run's numbers.
+
+# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
+lesson.claim(
+    "it learned letters, not fonts: over half of the letters in unseen fonts are named right",
+    unseen > 0.5,
+    f"{unseen:.1%}",
+)
+lesson.claim(
+    "ten labels: fine-tuning beats the same network from scratch, with 95 % confidence",
+    gain[10].low > 0,
+    f"{gain[10]:.1%}",
+)
+lesson.claim(
+    "the baseline had its time: doubling its steps buys less than half of what letters buy",
+    longer[10].mean < gain[10].mean / 2,
+    f"{longer[10].mean:.1%} against {gain[10].mean:.1%}",
+)
+lesson.claim(
+    "ten labels: learned features beat random features and raw pixels by 20 points or more",
+    results["linear probe"][10].mean
+    > 0.2 + max(results[name][10].mean for name in ("random features", "pixels")),
+    f"{results['linear probe'][10].mean:.1%}",
+)
+lesson.claim(
+    "more labels, less to gain: with the most labels the gain is under half of that with ten",
+    gain[counts[-1]].mean < gain[10].mean / 2,
+    f"{gain[counts[-1]].mean:.1%} against {gain[10].mean:.1%}",
+)
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# ### What to remember
+#
+# - **Pretrain** where answers are cheap, **adapt** where they are dear.
+# - The gain is largest when labels are few, and it can vanish when they are not. Measure it; do not assume it.
+# - A baseline deserves the same network, the same augmentation and as many steps as help it. Short baselines make
+#   anything look good.
+# - Compare on the same draws, and report the interval.
+#
+# **Left open.** Our letters came with names, which is luck: most data in the world carries no label at all. Could the
+# data itself ask the questions? In the lesson *Word vectors*, plain text does.
+
+# %% slideshow={"slide_type": "skip"}
+lesson.finish()

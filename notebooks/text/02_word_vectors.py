@@ -262,7 +262,7 @@ print("\nas the models read it:", *["<unk>" if word not in index else word for w
 # Word2Vec drops occurrences of frequent words at random; the more frequent, the more of them.
 
 # %% slideshow={"slide_type": "skip"}
-kept = keep_probability(corpus.counts, lesson.config("skip_gram").subsample)
+kept = keep_probability(corpus.known_counts, lesson.config("skip_gram").subsample)
 shown = ["the", "and", "you", "lord", "love", "king", "sword", "moon"]
 plots.bars(
     {word: float(kept[index[word]]) for word in shown},
@@ -498,7 +498,7 @@ plots.bars(
 # skip-gram has never seen, which word stood there.
 
 # %% slideshow={"slide_type": "skip"}
-informative = keep_probability(corpus.counts, 1e-4)
+informative = keep_probability(corpus.known_counts, 1e-4)
 
 
 def contexts(stream, word, reach=8):
@@ -640,7 +640,7 @@ for name, rated in pair_sets.items():
 
 # %% slideshow={"slide_type": "skip"}
 train_task, test_task = plays.genre_task("train"), plays.genre_task("test")
-weight = keep_probability(corpus.counts, 1e-4)  # frequent words say little about a speech
+weight = keep_probability(corpus.known_counts, 1e-4)  # frequent words say little about a speech
 
 
 def speech_features(task, table):

@@ -56,11 +56,16 @@ class Corpus:
         return {word: row for row, word in enumerate(self.vocabulary)}
 
     @property
-    def noise(self) -> Float[Tensor, " vocab"]:
-        """Where negatives are drawn from: word frequencies to the power 0.75; <unk> and <s> are never drawn."""
+    def known_counts(self) -> Int[Tensor, " vocab"]:
+        """The counts that word2vec goes by: <unk> counts nothing, because it is left out of the text."""
         counts = self.counts.clone()
         counts[self.index[UNKNOWN]] = 0
-        return noise_distribution(counts)
+        return counts
+
+    @property
+    def noise(self) -> Float[Tensor, " vocab"]:
+        """Where negatives are drawn from: word frequencies to the power 0.75; <unk> and <s> are never drawn."""
+        return noise_distribution(self.known_counts)
 
     def known(self, part: Stream) -> Stream:
         """The stream without the words that are not in the vocabulary, as word2vec reads it."""
@@ -122,7 +127,7 @@ def _data(config: "Word2VecRun | NNLMRun | GloVeRun") -> Corpus:
 
 def _steps_per_epoch(config: Word2VecRun, data: Corpus) -> int:
     stream = data.known(data.train)
-    expected = float(keep_probability(data.counts, config.subsample)[stream.words].sum())
+    expected = float(keep_probability(data.known_counts, config.subsample)[stream.words].sum())
     return max(1, round(expected / (config.blocks * config.time)))
 
 
@@ -130,7 +135,10 @@ def epoch_stream(config: Word2VecRun, data: Corpus, seed: int, epoch: int) -> St
     """The words that survive subsampling in one epoch: another draw each time, the same for the same seed."""
     stream = data.known(data.train)
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    keep = torch.rand(len(stream), generator=generator) < keep_probability(data.counts, config.subsample)[stream.words]
+    keep = (
+        torch.rand(len(stream), generator=generator)
+        < keep_probability(data.known_counts, config.subsample)[stream.words]
+    )
     return Stream(stream.words[keep], stream.speech[keep])
 
 
@@ -174,7 +182,7 @@ def heldout_pairs(
     config: Word2VecRun, data: Corpus, part: Stream
 ) -> tuple[Int[Tensor, "pairs two"], Float[Tensor, " pairs"]]:
     """Every (centre, context) pair of a held-out part, with the chance that training would have met it."""
-    stream, keep = data.known(part), keep_probability(data.counts, config.subsample)
+    stream, keep = data.known(part), keep_probability(data.known_counts, config.subsample)
     pairs, weights = [], []
     for distance in range(1, config.window + 1):
         same = stream.speech[:-distance] == stream.speech[distance:]
@@ -193,7 +201,7 @@ def heldout_loss(
     outputs: Float[Tensor, "vocab dim"],
     part: Stream,
 ) -> float:
-    """Skip-gram's loss on a held-out part (nats a pair), for any two tables of vectors: ours, gensim's, a baseline's."""
+    """Skip-gram's loss on a held-out part (nats a pair), for any two tables: ours, gensim's, a baseline's."""
     pairs, weights = heldout_pairs(config, data, part)
     return expected_loss(inputs.cpu(), outputs.cpu(), pairs, weights, data.noise, config.negatives)
 
@@ -205,8 +213,7 @@ def frequency_tables(
 
     The loss is least where exp(score) = p(context) / (negatives * noise(context)).
     """
-    seen = data.counts * keep_probability(data.counts, config.subsample)
-    seen[data.index[UNKNOWN]] = 0
+    seen = data.known_counts * keep_probability(data.known_counts, config.subsample)
     score = torch.log((seen / seen.sum()).clamp(min=1e-12) / (config.negatives * data.noise.clamp(min=1e-12)))
     return torch.ones(len(seen), 1), score[:, None].float()
 
@@ -301,7 +308,7 @@ def perplexity(data: Corpus, model: NNLM, part: Stream, measured: int = 0) -> fl
     ``measured`` takes only the part's first words; 0 takes all.
     """
     windows = ngram_windows(data, part, model.config.context).to(model.words.weight.device)[: measured or None]
-    return math.exp(sum(float(model(block)["loss"]) * len(block) for block in windows.split(2048)) / len(windows))
+    return math.exp(sum(float(model(block)["loss"]) * len(block) for block in windows.split(256)) / len(windows))
 
 
 def _nnlm_metrics(config: NNLMRun, data: Corpus, model: NNLM) -> dict[str, float]:
@@ -403,8 +410,8 @@ RECIPES = [
         presets={
             "smoke": NNLMRun(steps=4, batch=64, measured=2000),
             "laptop": NNLMRun(),
-            "long": NNLMRun(steps=6000),
-            "gpu": NNLMRun(steps=6000),
+            "long": NNLMRun(steps=4000, learning_rate=0.005, weight_decay=0.2),
+            "gpu": NNLMRun(steps=4000, learning_rate=0.005, weight_decay=0.2),
         },
         data=_data,
         model=lambda config, data: NNLM(NNLMConfig(len(data.vocabulary), config.dim, config.context, config.hidden)),
@@ -448,8 +455,8 @@ RECIPES = [
         presets={
             "smoke": GloVeRun(epochs=1, window=3, batch=65536),
             "laptop": GloVeRun(),
-            "long": GloVeRun(epochs=50),
-            "gpu": GloVeRun(epochs=50),
+            "long": GloVeRun(epochs=30),
+            "gpu": GloVeRun(epochs=30),
         },
         data=_data,
         model=lambda config, data: GloVe(GloVeConfig(len(data.vocabulary), config.dim, config.most, config.power)),

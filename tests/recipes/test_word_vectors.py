@@ -129,6 +129,12 @@ def test_the_blocks_of_an_epoch_are_its_text_from_end_to_end(plays):
             places = (torch.arange(-margin, RUN.time + margin) + first + block * RUN.time) % len(stream)
             assert torch.equal(batch.tokens[block], stream.words[places])
             assert torch.equal(batch.speech[block], stream.speech[places])
+    # The next epoch starts elsewhere, so that other words stand at the edges of blocks.
+    later = word_vectors.epoch_stream(RUN, plays, seed=1, epoch=1)
+    centres = draw(steps, torch.Generator()).tokens[:, margin:-margin].flatten()
+    places = (later.words == centres[0]).nonzero()[:, 0].tolist()
+    (other,) = (place for place in places if torch.equal(later.words[place : place + 200], centres[:200]))
+    assert abs(other / len(later) - start / len(stream)) > 0.01
 
 
 def test_a_batch_depends_on_its_step_and_generator_alone(plays):
