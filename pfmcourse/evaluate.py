@@ -25,11 +25,13 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from pfmcourse.base import CourseError, unknown_name
 
-STRENGTHS = (1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0)  # candidates for C of logistic regression; small regularises strongly
+# Candidates for C of logistic regression; small ones regularise strongly.
+STRENGTHS = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0)
 NEIGHBOURS = (1, 3, 5, 10, 20)
 
 Sparse = scipy.sparse.spmatrix | scipy.sparse.sparray  # TF-IDF comes like this
@@ -298,7 +300,8 @@ def fit_linear_probe(
         weight = "balanced" if metric == "balanced_accuracy" else None
         return make_pipeline(scale, LogisticRegression(C=strength, max_iter=300, class_weight=weight))
 
-    with warnings.catch_warnings():
+    # One thread: the products are small, and threads that wait for each other cost more than they bring.
+    with threadpool_limits(limits=1, user_api="blas"), warnings.catch_warnings():
         # Stopped after 300 iterations, a probe is a little more regularised than asked; validation has judged it so.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return build(_choose(build, sorted(strengths), features, labels, groups, metric, seed)).fit(features, labels)

@@ -299,7 +299,12 @@ for order in (1, 2, 3, 4):
         for part in (corpus.validation, corpus.test)
     ]
 best_order = min(ngrams, key=lambda order: ngrams[order][0])  # validation chooses, test reports
-display(Table(("n", "validation", "test"), [(n, *map(round, both)) for n, both in ngrams.items()]))
+display(
+    Table(
+        ("n", "validation", "test"),
+        [(str(n), *(f"{one:.0f}" for one in both)) for n, both in ngrams.items()],
+    )
+)
 
 skip_gram_sizes = lesson.config("skip_gram")
 frequency_loss = recipe.heldout_loss(
@@ -502,7 +507,7 @@ informative = keep_probability(corpus.known_counts, 1e-4)
 
 
 def contexts(stream, word, reach=8):
-    """For each occurrence of a word: the weighted mean of the vectors around it, without the word itself."""
+    """For each occurrence of a word: the weighted mean of the vectors around it, without itself."""
     place = (stream.words == index[word]).nonzero().ravel()
     place = place[(place >= reach) & (place < len(stream) - reach)]
     around = place[:, None] + torch.tensor([step for step in range(-reach, reach + 1) if step])
