@@ -8,6 +8,7 @@ Tensors may live on any device and have any floating type; scikit-learn and scip
 """
 
 import math
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -128,7 +129,10 @@ class Table:
         def row(cells: Iterable[str]) -> str:
             return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
-        rule = ["---", *["---:"] * (len(self.columns) - 1)]
+        def figures(column: int) -> bool:  # numbers stand to the right, words to the left
+            return column > 0 and all(re.match(r"[-−+–]?\d|[-–]?$|nan", line[column]) for line in self.rows)
+
+        rule = ["---:" if figures(column) else "---" for column in range(len(self.columns))]
         return "\n".join([row(self.columns), row(rule), *map(row, self.rows)])
 
 

