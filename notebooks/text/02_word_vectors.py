@@ -315,8 +315,7 @@ print(f"skip-gram's loss when only word frequency is known: {frequency_loss:.3f}
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### NNLM: the next word
 #
-# At the start it knows nothing: the loss is $\ln V$, as for blind guessing among $V$ words. The
-# dashed line is the best n-gram model.
+# At the start it knows nothing: the loss is $\ln V$, as for blind guessing among $V$ words.
 
 # %% slideshow={"slide_type": "fragment"}
 nnlm = lesson.pretrain("nnlm")
@@ -335,9 +334,9 @@ plots.bars(
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # An n-gram that was never seen tells a counting model nothing, however close it is to one that
-# was. NNLM has vectors: what it learns about *draw thy sword* helps with *draw thy dagger*. It
-# also hears of that from much less text than it deserves here: one pass takes all of our time,
-# because each word costs a softmax over the vocabulary.
+# was. NNLM has vectors: what it learns about *draw thy sword* helps with *draw thy dagger*. And it
+# does so although it has not read the plays to the end even once: each word costs a softmax over
+# the whole vocabulary, and our time is short.
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### CBOW and skip-gram: true or random?
@@ -830,10 +829,10 @@ columns = ("model", "on unseen plays", "live", "long", "WordSim live", "long", "
 display(Table(columns, rows))
 
 # %% [markdown] slideshow={"slide_type": "fragment"}
-# NNLM gains from more training. The other three hardly do: they have squeezed out of this text
-# what vectors of this size can hold. More epochs are not more **data**. When a model has seen its
-# text a dozen times, another play helps more than another pass: the first glimpse of the scaling
-# laws, eight lessons ahead.
+# NNLM gains from more training. CBOW and skip-gram gain little, and GloVe's vectors agree with
+# people less than before: it fits ever closer the rare counts, which are mostly chance. More
+# epochs are not more **data**. When a model has seen its text a dozen times, another play helps
+# more than another pass: the first glimpse of the scaling laws, eight lessons ahead.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # The same recipes run on a GPU, and on several processes, without a change:
