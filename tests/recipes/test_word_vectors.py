@@ -88,6 +88,8 @@ def test_noise_never_draws_unknown_words(plays):
     assert plays.noise[plays.index[UNKNOWN]] == plays.noise[plays.index[START]] == 0
     torch.testing.assert_close(plays.noise[:-2], noise_distribution(plays.counts[:-2]))
     assert plays.counts[plays.index[UNKNOWN]] > 0  # the corpus itself is unchanged
+    assert plays.known_counts[plays.index[UNKNOWN]] == 0  # gensim, too, counts only the words that it keeps
+    assert torch.equal(plays.known_counts[:-2], plays.counts[:-2])
 
 
 # Blocks of text ------------------------------------------------------------------------------------------------------
@@ -96,7 +98,7 @@ RUN = Word2VecRun(min_count=MIN_COUNT, blocks=64, time=32, window=4, draws=8)
 
 
 def test_subsampling_drops_words_as_often_as_it_should(plays):
-    stream, keep = plays.known(plays.train), keep_probability(plays.counts, RUN.subsample)
+    stream, keep = plays.known(plays.train), keep_probability(plays.known_counts, RUN.subsample)
     kept = [word_vectors.epoch_stream(RUN, plays, seed=1, epoch=epoch) for epoch in range(2)]
     assert not torch.equal(kept[0].words[:1000], kept[1].words[:1000])
     assert torch.equal(kept[0].words, word_vectors.epoch_stream(RUN, plays, seed=1, epoch=0).words)
@@ -160,7 +162,7 @@ def test_a_batch_depends_on_its_step_and_generator_alone(plays):
 
 def test_heldout_pairs_are_those_of_a_naive_loop(tiny):
     config = Word2VecRun(window=3, subsample=0.02)
-    stream, keep = tiny.known(tiny.validation), keep_probability(tiny.counts, 0.02)
+    stream, keep = tiny.known(tiny.validation), keep_probability(tiny.known_counts, 0.02)
     assert keep[:8].min() < 0.8
     expected = []
     for centre, other, distance in pairs_within(stream, 3):
