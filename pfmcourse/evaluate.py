@@ -130,7 +130,8 @@ class Table:
             return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
         def figures(column: int) -> bool:  # numbers stand to the right, words to the left
-            return column > 0 and all(re.match(r"[-−+–]?\d|[-–]?$|nan", line[column]) for line in self.rows)
+            cells = [line[column] for line in self.rows if column < len(line)]  # a row may end early
+            return column > 0 and all(re.match(r"[-−+–]?\d|[-–]?$|nan", cell) for cell in cells)
 
         rule = ["---:" if figures(column) else "---" for column in range(len(self.columns))]
         return "\n".join([row(self.columns), row(rule), *map(row, self.rows)])
