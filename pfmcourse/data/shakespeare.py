@@ -5,13 +5,17 @@ directions and speakers' names are told apart; what is spoken is kept as printed
 still be seen.
 """
 
+import collections
 import functools
+import itertools
 import re
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import Tensor
@@ -80,6 +84,18 @@ class GenreTask:
 
 
 @dataclass(frozen=True)
+class OrderTask:
+    """Lines, each in two versions, of which one has two words swapped: which is the real one?"""
+
+    pairs: tuple[tuple[str, str], ...]
+    labels: Int64[Tensor, " lines"]  # the place of the real version: 0 or 1
+    plays: tuple[str, ...]  # which play each line is from
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+
+@dataclass(frozen=True)
 class Shakespeare:
     """All plays, in the order of their files. Where a method takes plays, a part's name does as well."""
 
@@ -122,6 +138,46 @@ class Shakespeare:
         texts, labels, plays = zip(*found, strict=True)
         return GenreTask(texts, torch.tensor(labels), plays)
 
+    def order_task(self, part: str, seed: int = 0, count: int | None = None) -> OrderTask:
+        """Lines of 6 to 12 words, each as it is and with two words swapped, in random order.
+
+        The two words are different, wherever they stand in the line, and nothing but the order tells the versions
+        apart: both words are in small letters with a space before them, neither is the line's first, and punctuation
+        stays where it is. So every count of words, or of pieces of words, is the same for both versions. A line that
+        stands more than once in the plays is left out, so that no part has another's lines. ``count`` lines are drawn
+        at random, or all are taken, in the order of the plays; line and swap depend on ``seed`` and the part alone.
+
+        Raises CourseError for more lines than there are.
+        """
+        random = np.random.default_rng([seed, zlib.crc32(part.encode())])
+        chosen = [(line, play.name) for play in self.split(part) for line in self._once_spoken[play.name]]
+        if count is not None:
+            if not 1 <= count <= len(chosen):
+                raise base.CourseError(f"count={count} lines were asked for, but part {part!r} has {len(chosen)}.")
+            chosen = [chosen[row] for row in np.sort(random.permutation(len(chosen))[:count])]
+        labels = random.integers(2, size=len(chosen))
+        pairs = []
+        for (line, _), label in zip(chosen, labels, strict=True):
+            swapped = _swap(line, random)
+            pairs.append((swapped, line) if label else (line, swapped))
+        return OrderTask(tuple(pairs), torch.from_numpy(labels), tuple(name for _, name in chosen))
+
+    @functools.cached_property
+    def _once_spoken(self) -> dict[str, list[str]]:
+        """Each play's lines that `order_task` can use: of the right length, unique, and with two words to swap."""
+        times = collections.Counter(line for play in self.plays for speech in play.speeches for line in speech.lines)
+        return {
+            play.name: [
+                line
+                for speech in play.speeches
+                for line in speech.lines
+                if times[line] == 1
+                and 6 <= len(words(line)) <= 12
+                and len({match[0] for match in _MOVABLE.finditer(line)}) > 1
+            ]
+            for play in self.plays
+        }
+
     def _chosen(self, plays: Iterable[Play] | str | None) -> tuple[Play, ...]:
         if plays is None:
             return self.plays
@@ -155,6 +211,18 @@ def words(text: str) -> list[str]:
     """
     text = text.lower().translate(_PLAIN_SIGNS).replace("&c", " ")
     return _WORD.findall(_ADVERBS.sub("to", text))
+
+
+_MOVABLE = re.compile(r"(?<= )[a-z]+(?:'[a-z]+)*(?![a-zA-Z'-])")  # words that `order_task` may swap
+
+
+def _swap(line: str, random: np.random.Generator) -> str:
+    """The line with two of its words, different ones, in each other's place; every such pair is as likely."""
+    found = list(_MOVABLE.finditer(line))
+    pairs = [(a, b) for a, b in itertools.combinations(found, 2) if a[0] != b[0]]
+    first, second = pairs[random.integers(len(pairs))]
+    between = line[first.end() : second.start()]
+    return line[: first.start()] + second[0] + between + first[0] + line[second.end() :]
 
 
 # Places where the package's own conversion went wrong, as they are and as they are printed in an edition.

@@ -235,7 +235,7 @@ RECIPES = [
         ("bert", "guess hidden tokens, and whether two segments belong together", {}, {}),
         ("bert_dynamic", "the same, with other tokens hidden each time", {"dynamic": True}, {}),
         ("roberta", "only guess hidden tokens, in running text", {"dynamic": True, "next_sentence": False}, {}),
-        ("roberta_longer", "the same for longer", {"dynamic": True, "next_sentence": False}, {"steps": 8000}),
+        ("roberta_longer", "the same for longer", {"dynamic": True, "next_sentence": False}, {"steps": 7000}),
     )
 ]
 

@@ -2,6 +2,7 @@ import collections
 import re
 
 import pytest
+import torch
 
 from pfmcourse import base
 from pfmcourse.data import shakespeare
@@ -174,3 +175,45 @@ def test_genre_task_keeps_long_speeches_of_the_parts_own_plays_and_has_every_gen
         for text, label, name in list(zip(task.texts, task.labels.tolist(), task.plays, strict=True))[::97]:
             assert plays.play(name).genre == shakespeare.GENRES[label]
             assert any(speech.text == text for speech in plays.play(name).speeches)
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_the_versions_of_a_line_differ_by_two_swapped_words_and_nothing_else(plays, part):
+    task = plays.order_task(part, seed=3, count=2000)
+    assert len(task) == len(task.pairs) == len(task.labels) == len(task.plays) == 2000
+    spoken = {play.name: {line for s in play.speeches for line in s.lines} for play in plays.split(part)}
+    everything = set().union(*spoken.values())
+    distances = collections.Counter()
+    for pair, label, name in zip(task.pairs, task.labels.tolist(), task.plays, strict=True):
+        real, other = pair[label], pair[1 - label]
+        assert real in spoken[name] and other not in everything
+        assert 6 <= len(shakespeare.words(real)) <= 12
+        assert collections.Counter(shakespeare.words(real)) == collections.Counter(shakespeare.words(other))
+        assert re.sub(r"[A-Za-z']+", "w", real) == re.sub(r"[A-Za-z']+", "w", other)  # what is no word stays
+        capitals = [[word[0].isupper() for word in line.split()] for line in pair]
+        assert capitals[0] == capitals[1]
+        moved = [place for place, (a, b) in enumerate(zip(real.split(), other.split(), strict=True)) if a != b]
+        assert len(moved) == 2 and moved[0] > 0
+        distances[moved[1] - moved[0]] += 1
+    assert min(distances[1], distances[2], distances[3]) > 200  # neighbours and others
+    assert 900 < task.labels.sum() < 1100
+
+
+def test_order_task_depends_on_seed_part_and_count_alone(plays):
+    first, again, other = (plays.order_task("test", seed=seed, count=50) for seed in (1, 1, 2))
+    assert first.pairs == again.pairs and torch.equal(first.labels, again.labels) and first.plays == again.plays
+    assert first.pairs != other.pairs
+    assert set(first.plays) <= {play.name for play in plays.split("test")}
+    whole = plays.order_task("test")
+    assert len(whole) > 5000
+    real = [pair[label] for pair, label in zip(whole.pairs, whole.labels.tolist(), strict=True)]
+    assert len(set(real)) == len(real)
+    train = {line for play in plays.split("train") for speech in play.speeches for line in speech.lines}
+    assert not train & set(real)
+    with pytest.raises(base.CourseError, match=f"{len(whole)}"):
+        plays.order_task("test", count=len(whole) + 1)
+
+
+def test_words_that_may_move_leave_no_trace():
+    found = shakespeare._MOVABLE.findall("Fly, well-beloved 'tis o'er the king's-man, the wise' and Anon speak.")
+    assert found == ["o'er", "the", "the", "and", "speak"]

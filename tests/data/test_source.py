@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from pfmcourse import base
-from pfmcourse.data import digits, emoji, glyphs, shakespeare, source, word_pairs
+from pfmcourse.data import digits, emoji, glyphs, minilm, shakespeare, source, word_pairs
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_every_requirement_is_the_one_that_is_installed_for_the_course():
 
 
 def test_each_module_has_cards_and_every_card_has_a_module():
-    cards = [card for module in (digits, emoji, glyphs, shakespeare, word_pairs) for card in module.CARD]
+    cards = [card for module in (digits, emoji, glyphs, minilm, shakespeare, word_pairs) for card in module.CARD]
     assert sorted(cards) == sorted(source.catalog())
 
 

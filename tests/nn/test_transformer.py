@@ -5,8 +5,17 @@ import math
 import pytest
 import torch
 
-from pfmcourse.nn.attention import KeyValueCache, causal_mask
-from pfmcourse.nn.transformer import ACTIVATIONS, Block, FeedForward, sinusoids
+from pfmcourse.base import CourseError
+from pfmcourse.nn.attention import KeyValueCache, MultiHeadAttention, causal_mask
+from pfmcourse.nn.transformer import (
+    ACTIVATIONS,
+    Block,
+    FeedForward,
+    even_sinusoids,
+    look_at_neighbours,
+    single,
+    sinusoids,
+)
 
 DIM, HEADS, HIDDEN = 6, 2, 10
 
@@ -121,9 +130,50 @@ def test_sinusoids_are_the_papers_but_for_the_order():
             assert table[position, dim // 2 + i] == pytest.approx(math.cos(angle), abs=1e-5)
 
 
-def test_their_product_knows_only_the_distance():
-    products = sinusoids(40, 32) @ sinusoids(40, 32).T
+def test_even_sinusoids_have_evenly_many_fast_and_slow_waves():
+    table = even_sinusoids(20, 8)
+    for i, turns in enumerate((1 / 16, 3 / 16, 5 / 16, 7 / 16)):  # of a full turn, from one place to the next
+        for position in range(20):
+            assert table[position, i] == pytest.approx(math.sin(2 * math.pi * turns * position), abs=1e-4)
+            assert table[position, 4 + i] == pytest.approx(math.cos(2 * math.pi * turns * position), abs=1e-4)
+
+
+@pytest.mark.parametrize("waves", [sinusoids, even_sinusoids])
+def test_their_product_knows_only_the_distance(waves):
+    products = waves(40, 32) @ waves(40, 32).T
     for distance in range(-39, 40):
         diagonal = products.diagonal(distance)
         assert diagonal.max() - diagonal.min() < 1e-4
     assert products.diagonal().min() > products.diagonal(1).max() + 0.1, "nobody is as near as oneself"
+
+
+def test_even_waves_tell_neighbours_apart():
+    """One place away is as good as unrelated, where the slow waves of the paper see little difference."""
+    slow, even = (waves(40, 32)[20] @ waves(40, 32)[21] / 16 for waves in (sinusoids, even_sinusoids))
+    assert abs(even) < 0.1 and slow > 0.9
+
+
+@pytest.mark.parametrize("offsets", [(-1, 1, -2, 2), (0, 3, -4, 1)])
+def test_heads_begin_by_looking_at_neighbours(offsets):
+    layer, positions = MultiHeadAttention(64, 4), even_sinusoids(30, 64)
+    before = layer.project.weight.detach().clone()
+    look_at_neighbours(layer, offsets)
+    weights = layer.weights(positions[None])[0]
+    for head, offset in enumerate(offsets):
+        for place in range(5, 25):
+            assert weights[head, place].argmax() == place + offset
+    queries_keys, values = layer.project.weight.split([128, 64])
+    assert torch.equal(values, before[128:]) and (queries_keys != before[:128]).all()
+    assert layer.project.weight.requires_grad and layer.project.weight.grad is None
+
+
+@pytest.mark.parametrize(("dim", "offsets"), [(64, (-1, 1)), (12, (-1, 1, 2, 3))])
+def test_offsets_must_fit_the_heads(dim, offsets):
+    with pytest.raises(CourseError, match="want as many offsets and an even size"):
+        look_at_neighbours(MultiHeadAttention(dim, 4), offsets)
+
+
+def test_a_loss_is_at_least_in_single_precision():
+    for given, wanted in (("bfloat16", "float32"), ("float16", "float32"), ("float32", "float32"), ("float64",) * 2):
+        x = torch.randn(3).to(getattr(torch, given))
+        assert single(x).dtype == getattr(torch, wanted) and torch.equal(single(x).to(x.dtype), x)

@@ -1,0 +1,1012 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# # The Transformer
+#
+# Nearly everything that comes later in this course is a Transformer: GPT, BERT, ViT, CLIP. It was
+# made for translation, so that is where we meet it: it learns to put the names of emoji into
+# Chinese and Spanish.
+#
+# After it you can
+#
+# - write **scaled dot-product** and **multi-head attention** from a blank cell, with masks and
+#   positions;
+# - say what the **residual stream** is, and measure what a norm before or after each part does;
+# - train a translator, judge it on phrases it has never seen, and read its **alignment**;
+# - write with **greedy** and **beam search** from a key-value cache, and prove that your stack is
+#   torch's.
+#
+# You need: lesson 02, and what a recurrent network is. How long reading and running take is
+# printed below.
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# **Papers.** Vaswani, Shazeer, Parmar, Uszkoreit, Jones, Gomez, Kaiser, Polosukhin: *Attention Is
+# All You Need* (2017) · Sutskever, Vinyals, Le: *Sequence to Sequence Learning with Neural
+# Networks* (2014) · Cho and others: *Learning Phrase Representations using RNN Encoder-Decoder for
+# Statistical Machine Translation* (2014) · Bahdanau, Cho, Bengio: *Neural Machine Translation by
+# Jointly Learning to Align and Translate* (2015) · Xiong and others: *On Layer Normalization in the
+# Transformer Architecture* (2020) · Popović: *chrF: character n-gram F-score for automatic MT
+# evaluation* (2015)
+
+# %% tags=["parameters"] slideshow={"slide_type": "skip"}
+preset = None  # None: $PFMCOURSE_PRESET, else "laptop"
+seed = 0
+steps = None  # of both models; None: as the preset says
+norm_first = None  # False: the norms of 2017, after each addition; None: as the preset says
+
+# %% slideshow={"slide_type": "skip"}
+import copy
+import dataclasses
+import math
+import random
+import time
+import warnings
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from IPython.display import display
+from torch import nn
+
+from pfmcourse import evaluate, plots
+from pfmcourse.base import CourseError
+from pfmcourse.checks import transformer as check
+from pfmcourse.convert import torch_transformer as convert
+from pfmcourse.evaluate import Table
+from pfmcourse.lesson import Lesson
+from pfmcourse.models.transformer import Transformer, TransformerConfig
+from pfmcourse.nn.attention import MultiHeadAttention, attention
+from pfmcourse.nn.transformer import Block, sinusoids
+from pfmcourse.recipes import transformer as recipe
+from pfmcourse.train import fit
+
+warnings.filterwarnings("ignore", message="enable_nested_tensor")  # torch, about a faster path
+lesson = Lesson("transformer", preset=preset, seed=seed, steps=steps, norm_first=norm_first)
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## The idea
+#
+# Before 2017 a translator had two recurrent networks. The **encoder** reads the phrase word by word
+# and ends in *one vector*. The **decoder** writes the translation from that vector:
+#
+# ```
+# woman  pilot  dark  skin  tone  ──►  [ one vector ]  ──►  女  飞  行  员  较  深  肤  色
+# ```
+#
+# Whatever the phrase says must pass through the bottleneck, and a word must survive every step from
+# where it was read to where it is needed.
+#
+# **Attention** takes the bottleneck away. The decoder keeps *all* the encoder's vectors, and
+# whenever it writes a token it looks: which of them do I need now? The Transformer goes one step
+# further: it has nothing else. No recurrence; places of a phrase talk to each other through
+# attention alone.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ### Looking something up, softly
+#
+# A Python dictionary compares a query with its keys and returns the value of the one that fits.
+# Attention does the same with vectors, and softly: **every** key fits a little.
+#
+# $$\mathrm{Attention}(Q, K, V) = \mathrm{softmax}\Big(\frac{Q K^\top}{\sqrt{d}}\Big) V$$
+#
+# - $q_i \cdot k_j$ says how well key $j$ fits query $i$;
+# - the softmax makes weights of row $i$ that sum to 1;
+# - the result is the mean of the values, with these weights.
+#
+# Why $\sqrt{d}$? The dot product of two random vectors of $d$ numbers has the variance $d$. Without
+# the root the softmax of long vectors would put all weight on one key from the start, and where it
+# is that sure its gradient vanishes.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## By hand
+#
+# ### Attention from a blank cell
+#
+# First as the sentences above say it, with loops. Then as the formula says it. Then the packaged
+# one.
+
+
+# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
+def attention_with_loops(queries, keys, values):
+    """One query after the other."""
+    rows = []
+    for query in queries:
+        fit_of = [math.exp(query @ key / math.sqrt(len(query))) for key in keys]
+        weights = [one / sum(fit_of) for one in fit_of]
+        rows.append(sum(weight * value for weight, value in zip(weights, values, strict=True)))
+    return torch.stack(rows)
+
+
+def attention_as_matrices(queries, keys, values):
+    """All queries at once: three operations."""
+    weights = (queries @ keys.T / queries.shape[1] ** 0.5).softmax(dim=1)
+    return weights @ values
+
+
+torch.manual_seed(0)
+queries, keys, values = torch.randn(3, 8), torch.randn(5, 8), torch.randn(5, 6)
+slow = attention_with_loops(queries, keys, values)
+fast = attention_as_matrices(queries, keys, values)
+print("loops and matrices agree:", torch.allclose(slow, fast, atol=1e-6))
+packaged = attention(queries, keys, values)
+print("the packaged attention agrees:", torch.allclose(fast, packaged, atol=1e-6))
+
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# ### Several heads
+#
+# One softmax gives one mean. But a word may need its noun *and* its verb. So attention is done
+# several times side by side, each **head** in a smaller space of its own with its own projections,
+# and the results are put next to each other and mixed.
+
+# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
+torch.manual_seed(0)
+dim, heads = 12, 3
+packaged = MultiHeadAttention(
+    dim, heads
+)  # rows of `project`: first queries, then keys, then values
+x = torch.randn(1, 5, dim)
+
+to_q, to_k, to_v = packaged.project.weight.chunk(3)
+q_bias, k_bias, v_bias = packaged.project.bias.chunk(3)
+q, k, v = x[0] @ to_q.T + q_bias, x[0] @ to_k.T + k_bias, x[0] @ to_v.T + v_bias
+width = dim // heads
+each = []
+for head in range(heads):
+    own = slice(head * width, (head + 1) * width)
+    each.append(attention_as_matrices(q[:, own], k[:, own], v[:, own]))
+by_hand = torch.cat(each, dim=1) @ packaged.output.weight.T + packaged.output.bias
+print("multi-head attention agrees:", torch.allclose(by_hand, packaged(x)[0], atol=1e-6))
+
+# %% [markdown] slideshow={"slide_type": "fragment"}
+# **Self-attention** takes queries, keys and values from the same phrase. **Cross-attention** takes
+# the queries from the translation so far, and keys and values from the source: this is the look
+# back that replaces the bottleneck.
+
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# ### Masks: who may look where
+#
+# The decoder learns to predict every token from those before it, all places at once. So a place
+# must not see its own future, or it would copy the answer. And nobody should look at padding. A
+# mask says where looking is allowed; elsewhere the score becomes minus infinity before the softmax.
+
+# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
+torch.manual_seed(0)
+tiny = Transformer(TransformerConfig(vocab=20, dim=16, heads=2, hidden=32)).eval()
+source, target = torch.randint(3, 20, (1, 6)), torch.randint(3, 20, (1, 7))
+before = tiny.logits(source, target)
+
+changed = target.clone()
+changed[0, 4] = (changed[0, 4] - 2) % 17 + 3  # another token at place 4
+after = tiny.logits(source, changed)
+same = [torch.allclose(before[0, place], after[0, place], atol=1e-6) for place in range(7)]
+print("unchanged places after a change at place 4:", same)
+
+padded = F.pad(source, (0, 3), value=0)
+print("padding changes nothing:", torch.allclose(before, tiny.logits(padded, target), atol=1e-6))
+
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# ### Positions
+#
+# Attention is a mean, and a mean does not know order: to it *dog bites man* and *man bites dog* are
+# the same set of words. So each place adds a vector to its word that says where it stands, made of
+# sines and cosines of many wavelengths, like the hands of many clocks.
+
+# %% slideshow={"slide_type": "fragment"}
+table = sinusoids(40, 64)
+figure, (left, right) = plots.panels(1, 2, width=760, height=300)
+with plots.style():
+    left.imshow(table, cmap="cividis", aspect="auto", interpolation="nearest")
+    left.set(title="The table", xlabel="number (32 sines, 32 cosines)", ylabel="place")
+    for number, place in enumerate((5, 20)):
+        colour, dash = plots.PALETTE[number], plots.DASHES[number]
+        right.plot(table @ table[place], color=colour, linestyle=dash, label=f"place {place}")
+    right.set(title="Dot product with place 5 and place 20", xlabel="place")
+    right.legend()
+plots.show(
+    figure,
+    "Left: 40 places by 64 numbers; the first columns change from place to place, the last ones "
+    "hardly. Right: dot products of places 5 and 20 with all places; each is largest at the place "
+    "itself and falls to both sides alike.",
+)
+
+# %% [markdown] slideshow={"slide_type": "fragment"}
+# The right panel shows why this works: the dot product of two places depends only on how far apart
+# they are. *Two words back* looks the same everywhere in the phrase.
+
+# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
+gaps = [[float(table[p] @ table[p + gap]) for p in (0, 9, 25)] for gap in (1, 2, 7)]
+print("the same gap, the same product:", all(np.ptp(row) < 1e-3 for row in gaps))
+
+positionless = copy.deepcopy(tiny)
+positionless.positions.zero_()
+shuffled = source[:, torch.tensor([3, 0, 5, 1, 4, 2])]
+one, other = (positionless.logits(some, target) for some in (source, shuffled))
+print("without positions word order is invisible:", torch.allclose(one, other, atol=1e-5))
+one, other = (tiny.logits(some, target) for some in (source, shuffled))
+print("with them it is seen:", not torch.allclose(one, other, atol=1e-5))
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ### The residual stream
+#
+# A block never replaces a vector. It **adds** to it: first what attention found elsewhere, then
+# what a small network makes of that. So a stream of vectors runs from the first layer to the last,
+# and every part reads from it and writes into it.
+#
+# Sums grow, so a **layer norm** is needed. Where? In 2017 it stood *after* each addition, in the
+# stream. Today it stands *before* each part and leaves the stream alone:
+#
+# $$\text{after: } x \leftarrow \mathrm{norm}(x + f(x)) \qquad
+# \text{before: } x \leftarrow x + f(\mathrm{norm}(x))$$
+#
+# It looks like a detail. Let us measure: 24 layers, fresh weights, one backward pass. How large is
+# the gradient at each layer?
+
+# %% slideshow={"slide_type": "fragment"}
+depth = 24
+
+
+def gradient_by_layer(norm_first):
+    """The gradient's norm at each layer's second feed-forward matrix, when training starts."""
+    torch.manual_seed(0)
+    layers = nn.ModuleList(
+        Block(64, 4, 256, norm_first=norm_first, activation="relu") for _ in range(depth)
+    )
+    for parameter in layers.parameters():
+        if parameter.ndim == 2:
+            nn.init.xavier_uniform_(parameter)
+    x = torch.randn(16, 12, 64)
+    for layer in layers:
+        x = layer(x)
+    logits = F.layer_norm(x, (64,)) @ (torch.randn(64, 100) / 8)
+    F.cross_entropy(logits.flatten(0, 1), torch.randint(100, (16 * 12,))).backward()
+    return [float(layer.feed_forward.down.weight.grad.norm()) for layer in layers]
+
+
+gradients = {"norm after": gradient_by_layer(False), "norm before": gradient_by_layer(True)}
+plots.lines(
+    {
+        name: {
+            layer + 1: value for layer, value in enumerate(values) if layer % 3 == 2 or not layer
+        }
+        for name, values in gradients.items()
+    },
+    log=False,
+    xlabel="layer",
+    ylabel="norm of the gradient",
+    title="At the start, 24 layers deep",
+)
+last_layer = gradients["norm after"][-1] / gradients["norm before"][-1]
+lesson.record("gradient_last_layer", last_layer, "times larger with the norm after")
+print(f"at the last layer: {last_layer:.1f} times larger with the norm after the addition")
+
+# %% [markdown] slideshow={"slide_type": "fragment"}
+# With the norm **after** each addition, the layers near the output get the largest gradients: a
+# first step with a normal learning rate can throw the network off, and the paper had to start with
+# tiny steps (*warm-up*). With the norm **before**, the stream grows with depth, each layer's share
+# of it shrinks, and the gradients fall gently towards the output. Xiong and others (2020) proved
+# this pattern; it is why nearly all large models since GPT-2 have the norm before.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## The data
+#
+# Unicode gives every emoji a name, and the package *emoji* (BSD licence) carries it in 14
+# languages: a small parallel corpus. We translate from English into two of them with **one** model;
+# the decoder's start token says which.
+#
+# - **Chinese** has no inflection and another word order. A meaning is a character or two, so one
+#   can see where each piece came from.
+# - **Spanish** puts adjectives behind their nouns and has genders.
+
+# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
+data = recipe.corpus(
+    *(getattr(lesson.config("transformer"), name) for name in ("languages", "vocab"))
+)
+names = {(phrase.english, phrase.language): phrase.text for phrase in (*data.train, *data.test)}
+for english in (
+    "woman pilot medium-dark skin tone",
+    "orange circle",
+    "man with white cane facing right",
+    "kiss woman man light skin tone dark skin tone",
+):
+    print(f"{english}\n    {names[english, 'zh']}\n    {names[english, 'es']}")
+
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# ### What is held out decides what is measured
+#
+# A random split would put *woman pilot, dark skin tone* into training and *woman pilot, light skin
+# tone* into the test: copying would look like translating. And a word that training never showed
+# cannot be translated by anybody. So three kinds of held-out phrases are told apart:
+#
+# | Kind | the phrase | its words |
+# |---|---|---|
+# | **new combinations** | never seen, in no skin tone | all seen, in other combinations |
+# | **known words** | about a concept never seen | all seen, elsewhere |
+# | **new words** | about a concept never seen | at least one never seen |
+#
+# The first is what a translator can be asked to do: *woman pilot*, after *man pilot* and *woman
+# singer*. We choose and claim by it, and show the others beside it.
+
+# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
+for part in ("train", "validation", "test"):
+    phrases = [phrase for phrase in getattr(data, part) if phrase.language == "zh"]
+    for kind in dict.fromkeys(sorted(phrase.kind for phrase in phrases)):
+        some = [phrase for phrase in phrases if phrase.kind == kind]
+        plain = sorted({phrase.plain for phrase in some})
+        shown = ", ".join(random.Random(4).sample(plain, 3))
+        print(f"{part:<10} {kind:<16} {len(some):>5} phrases, such as {shown}")
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# ### Tokens
+#
+# Byte-pair encoding (the next lesson derives it) keeps frequent words whole and cuts rare ones into
+# pieces. Chinese characters stand alone. ▁ is a blank.
+
+# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
+for text in ("woman pilot medium-dark skin tone", "女飞行员 中等深肤色", "piloto mujer"):
+    print(" ".join(data.pieces(data.encode(text))))
+print("vocabulary:", data.tokenizer.get_vocab_size())
+everything = [phrase.text for phrase in data.train]
+print("all come back:", all(data.text(data.encode(text)) == text for text in everything))
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Predict, then pretrain
+#
+# Two models of about the same number of weights read the same phrases with the same optimizer:
+#
+# - **Seq2Seq** (2014): a GRU that reads, one vector, a GRU that writes;
+# - **Transformer** (2017): two layers of encoder, two of decoder.
+#
+# Write down your guesses:
+#
+# 1. A step of which of the two takes longer on this machine?
+# 2. Which will translate more new combinations to the letter? By how much?
+# 3. For short phrases or for long ones will the difference be larger?
+# 4. What will they make of words they have never seen?
+
+# %% slideshow={"slide_type": "skip"}
+seq2seq = lesson.pretrain("seq2seq")
+
+# %% slideshow={"slide_type": "fragment"}
+transformer = lesson.pretrain("transformer")
+
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# ### What it cost
+
+# %% slideshow={"slide_type": "fragment"}
+runs = {"Transformer": transformer, "Seq2Seq": seq2seq}
+display(
+    Table(
+        ("model", "weights", "steps", "seconds", "phrases a second", "last loss"),
+        [
+            (
+                name,
+                f"{sum(p.numel() for p in run.model.parameters()):,}",
+                f"{run.history.steps:,}",
+                f"{run.history.seconds:.0f}",
+                f"{run.history.units_per_second:,.0f}",
+                f"{run.history.rows[-1]['loss']:.3f}",
+            )
+            for name, run in runs.items()
+        ],
+    )
+)
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## What did it learn?
+#
+# ### Held-out phrases
+#
+# **Exact** counts the translations that are right to the last letter. **chrF** compares runs of up
+# to six characters, so that nearly right is not nothing. The intervals come from drawing *concepts*
+# anew: the six skin tones of one name are not six independent phrases.
+
+# %% slideshow={"slide_type": "skip"}
+most = lesson.at(None, smoke=40)
+held_out = {
+    kind: [phrase for phrase in data.test if phrase.kind == kind][:most] for kind in recipe.KINDS
+}
+written = {
+    (name, kind): recipe.translations(data, run.model, phrases)
+    for name, run in runs.items()
+    for kind, phrases in held_out.items()
+}
+
+
+def judged(texts, phrases):
+    """chrF of the set; whether each is exact and its own chrF."""
+    wanted = [phrase.text for phrase in phrases]
+    right = [100.0 * (a == b) for a, b in zip(texts, wanted, strict=True)]
+    return recipe.chrf(texts, wanted), right, recipe.phrase_chrf(texts, wanted)
+
+
+scores = {key: judged(texts, held_out[key[1]]) for key, texts in written.items()}
+
+# %% slideshow={"slide_type": "fragment"}
+rows = []
+for kind, phrases in held_out.items():
+    for name in runs:
+        pooled, right, _ = scores[name, kind]
+        exact = recipe.by_concept(right, phrases)
+        rows.append((kind, name, str(len(phrases)), f"{pooled:.1f}", f"{exact:.1f}"))
+        key = f"{name.lower()}_{kind.replace(' ', '_')}"
+        lesson.record(f"{key}_chrf", pooled, "chrF, held-out phrases")
+        lesson.record(f"{key}_exact", exact.mean, "% exact, held-out phrases")
+display(Table(("held out", "model", "phrases", "chrF", "exact, %"), rows))
+
+combinations = held_out["new combinations"]
+gain = {
+    measure: recipe.by_concept(
+        np.subtract(*(scores[name, "new combinations"][place] for name in runs)), combinations
+    )
+    for measure, place in (("exact", 1), ("chrF", 2))
+}
+print(f"new combinations, Transformer minus Seq2Seq: exact {gain['exact']:.1f} points,")
+print(f"chrF phrase by phrase {gain['chrF']:.1f} points (95 % interval over concepts)")
+
+# %% [markdown] slideshow={"slide_type": "fragment"}
+# RESULT-PROSE
+
+# %% slideshow={"slide_type": "skip"}
+by_language = {}
+for language in data.languages:
+    chosen = [row for row, phrase in enumerate(combinations) if phrase.language == language]
+    by_language[language] = {
+        name: recipe.by_concept(
+            [scores[name, "new combinations"][1][row] for row in chosen],
+            [combinations[row] for row in chosen],
+        )
+        for name in runs
+    }
+plots.bars(
+    {{"zh": "Chinese", "es": "Spanish"}.get(key, key): value for key, value in by_language.items()},
+    digits=0,
+    xlabel="% of new combinations exact (bars: 95 % interval over concepts)",
+    title="Into which language?",
+)
+
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# ### By length
+#
+# The bottleneck should hurt most where much has to pass through it. Each phrase's own chrF, by the
+# number of English words:
+
+# %% slideshow={"slide_type": "fragment"}
+lengths = [min(8, 2 * math.ceil(len(phrase.english.split()) / 2)) for phrase in combinations]
+by_length = {name: {} for name in runs}
+for length in sorted(set(lengths)):
+    chosen = [row for row, one in enumerate(lengths) if one == length]
+    for name in runs:
+        by_length[name][length] = recipe.by_concept(
+            [scores[name, "new combinations"][2][row] for row in chosen],
+            [combinations[row] for row in chosen],
+        )
+plots.lines(
+    by_length,
+    log=False,
+    xlabel="English words, up to (8: 7 and more)",
+    ylabel="chrF",
+    title="New combinations, by length",
+)
+
+# %% [markdown] slideshow={"slide_type": "fragment"}
+# LENGTH-PROSE
+
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# ### Read some
+
+# %% slideshow={"slide_type": "fragment"}
+order = list(range(len(combinations)))
+random.Random(seed).shuffle(order)
+wrong = [row for row in order if not scores["Seq2Seq", "new combinations"][1][row]]
+shown = [*order[:4], *wrong[:6]]
+display(
+    Table(
+        ("English", "wanted", "Transformer", "Seq2Seq"),
+        [
+            (
+                combinations[row].english,
+                combinations[row].text,
+                *(written[name, "new combinations"][row] for name in runs),
+            )
+            for row in shown
+        ],
+    )
+)
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ### What cross-attention looks at
+#
+# Nobody told the model which Spanish word belongs to which English one. But to write a word it has
+# to look at something. Each row is a token that is about to be written, each column a token of the
+# source.
+
+# %% slideshow={"slide_type": "skip"}
+# Chinese characters and English words that mean the same, to test the alignment with
+ENGLISH = (
+    "woman man dark light right orange blue red green yellow black white heart cat face circle"
+)
+DICTIONARY = dict(zip("女男深浅右橙蓝红绿黄黑白心猫脸圆", ENGLISH.split(), strict=True))
+
+
+def alignment(phrase):
+    """Weights [layers, heads, written, source] of a phrase and its true translation, and tokens."""
+    pairs = data.pairs([phrase])
+    source, target = data.source(phrase), data.target(phrase)
+    place = next(transformer.model.parameters()).device
+    weights = transformer.model.alignment(pairs.source.to(place), pairs.target.to(place))
+    weights = weights[:, 0, :, : len(target) - 1, : len(source)].cpu()
+    return weights, data.pieces(source), data.pieces(target[1:])
+
+
+def hits(phrases):
+    """For each layer and head, how often a character looks most at its English word; the diagonal."""
+    found, diagonal = [], []
+    for phrase in phrases:
+        weights, source, target = alignment(phrase)
+        english = [piece.strip("▁") for piece in source]
+        for row, piece in enumerate(target):
+            word = DICTIONARY.get(piece)
+            if word in english:
+                looks = weights[:, :, row].argmax(-1)
+                found.append([[english[one] == word for one in layer] for layer in looks.tolist()])
+                straight = round(row * (len(source) - 1) / max(1, len(target) - 1))
+                diagonal.append(english[straight] == word)
+    return np.mean(found, axis=0), float(np.mean(diagonal))
+
+
+def chinese(part):
+    """New combinations of a part, in Chinese."""
+    kept = [one for one in part if one.kind == "new combinations" and one.language == "zh"]
+    return kept[:most]
+
+
+chosen_by, _ = hits(chinese(data.validation))
+layer, head = (int(one) for one in np.unravel_index(chosen_by.argmax(), chosen_by.shape))
+aligned, straight = hits(chinese(data.test))
+aligned = float(aligned[layer, head])
+lesson.record("alignment_hits", 100 * aligned, "% of characters", "best head on validation")
+lesson.record("diagonal_hits", 100 * straight, "% of characters")
+
+
+# %% slideshow={"slide_type": "fragment"}
+def named(english, language):
+    """The phrase of this English name."""
+    everything = (*data.train, *data.validation, *data.test)
+    return next(p for p in everything if (p.english, p.language) == (english, language))
+
+
+phrase = named("woman pilot medium-dark skin tone", "es")
+weights, source, target = alignment(phrase)
+plots.attention_map(
+    weights[layer, head],
+    [piece.strip("▁") or "▁" for piece in target],
+    [piece.strip("▁") or "▁" for piece in source],
+    numbers=False,
+    title=f"Layer {layer + 1}, head {head + 1}: {phrase.text}",
+)
+
+# %% [markdown] slideshow={"slide_type": "fragment"}
+# MAP-PROSE
+
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# ### The same in Chinese, and counted
+
+# %% slideshow={"slide_type": "fragment"}
+phrase = named("man with white cane facing right", "zh")
+weights, source, target = alignment(phrase)
+best = weights[layer, head].argmax(-1).tolist()
+display(
+    Table(
+        ("is written", *target),
+        [("looks most at", *(source[one].strip("▁") for one in best))],
+    )
+)
+print(f"{aligned:.0%} of the {len(DICTIONARY)} dictionary characters in unseen combinations look")
+print(
+    f"most at the English word that means the same; a straight diagonal would hit {straight:.0%}."
+)
+
+# %% [markdown] slideshow={"slide_type": "fragment"}
+# One caution, which lesson 29 will take up: a weight says where the model *looked*. It does not
+# prove that what it saw there decided the answer.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ### Writing: greedy, beams, and a cache
+#
+# **Greedy search** takes the likeliest token each time. That can lead into a corner: the likeliest
+# first word need not begin the likeliest text. **Beam search** follows the best few beginnings at
+# once.
+#
+# Either way a new token changes nothing about the earlier ones, since they cannot look ahead. So
+# their keys and values are kept in a **cache**, and a step computes one place instead of all.
+
+# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
+some = combinations[: lesson.at(256, smoke=16)]
+device = next(transformer.model.parameters()).device
+pairs = data.pairs(some)
+source, start = pairs.source.to(device), pairs.target[:, 0].to(device)
+longest = 24
+
+
+def timed(function):
+    """What a function returns, and its seconds."""
+    began = time.perf_counter()
+    return function(), time.perf_counter() - began
+
+
+def log_p(texts):
+    """The mean log-probability of texts without their start tokens."""
+    whole = torch.cat([start[:, None], texts], dim=1)
+    return float(transformer.model.log_probability(source, whole).mean())
+
+
+with torch.no_grad():
+    model, target = transformer.model, pairs.target.to(device)
+    state = model.begin(source, longest=target.shape[1])
+    one_by_one = torch.stack([model.step(tokens, state) for tokens in target.T], dim=1)
+    at_once = model.logits(source, target)
+print("with the cache, the same logits:", torch.allclose(one_by_one, at_once, atol=1e-3))
+
+greedy, fast_seconds = timed(lambda: model.translate(source, start, longest))
+uncached, slow_seconds = timed(lambda: model.translate(source, start, longest, cached=False))
+beam_one, _ = model.beam_search(source, start, longest, beams=1)
+print("without it, the same texts:", abs(log_p(uncached) - log_p(greedy)) < 1e-3)
+print("one beam is greedy search:", abs(log_p(beam_one) - log_p(greedy)) < 1e-3)
+
+# %% slideshow={"slide_type": "fragment"}
+tried = {"greedy, no cache": (uncached, slow_seconds), "greedy, cache": (greedy, fast_seconds)}
+for beams in (2, 5):
+    (texts, _), seconds = timed(
+        lambda beams=beams: model.beam_search(source, start, longest, beams=beams)
+    )
+    tried[f"{beams} beams, cache"] = texts, seconds
+wanted, found, rows = [phrase.text for phrase in some], {}, []
+for name, (texts, seconds) in tried.items():
+    right = recipe.exact([data.text(row) for row in texts.tolist()], wanted)
+    found[name] = log_p(texts), right
+    rows.append((name, f"{seconds:.2f}", f"{found[name][0]:.3f}", f"{right:.1f}"))
+display(Table(("search", "seconds", "log p of the text", "exact, %"), rows))
+lesson.record("cache_speed", slow_seconds / fast_seconds, "times as fast as without")
+lesson.record("beam_exact", found["5 beams, cache"][1], "% exact", "five beams")
+
+# %% [markdown] slideshow={"slide_type": "fragment"}
+# BEAM-PROSE
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Adapt it
+#
+# ### A third language from few phrases
+#
+# Italian was never seen. Does a model that knows English and has learned to write Chinese and
+# Spanish learn it from fewer phrases than a fresh one? Both get the same few, and the fresh one may
+# train longer. Its start token and its letters have been in the vocabulary all along; nothing has
+# trained them.
+
+# %% slideshow={"slide_type": "skip"}
+italian = recipe.phrases(("it",))
+italian_test = [p for p in italian["test"] if p.kind == "new combinations"][:most]
+labels, repeats = lesson.at(200, smoke=32), lesson.at(3, smoke=2)
+adapt_steps, fresh_steps = lesson.at((60, 120), smoke=(2, 2))
+
+
+def taught(pretrained, steps, draw):
+    """chrF in Italian after training on a few phrases, from the pretrained weights or afresh."""
+    few = random.Random(draw).sample(italian["train"], labels)
+    small = dataclasses.replace(data, train=tuple(few))
+    config = dataclasses.replace(transformer.config, steps=steps, batch=min(labels, 64))
+    torch.manual_seed(draw)
+    model = (
+        copy.deepcopy(transformer.model) if pretrained else transformer.recipe.model(config, small)
+    )
+    schedule = transformer.recipe.training(config, small)
+    if pretrained:  # smaller steps, since much is right already
+        schedule = dataclasses.replace(
+            schedule,
+            learning_rate=schedule.learning_rate / 2,
+            muon_learning_rate=schedule.muon_learning_rate / 2,
+        )
+    fit(
+        model,
+        transformer.recipe.batches(config, small, draw),
+        dataclasses.replace(schedule, seed=draw),
+    )
+    texts = recipe.translations(data, model, italian_test)
+    return recipe.chrf(texts, [phrase.text for phrase in italian_test])
+
+
+untaught = recipe.translations(data, transformer.model, italian_test)
+untaught = recipe.chrf(untaught, [phrase.text for phrase in italian_test])
+adapted = evaluate.over_seeds(lambda draw: taught(True, adapt_steps, draw), repeats)
+fresh = evaluate.over_seeds(lambda draw: taught(False, fresh_steps, draw), repeats)
+advantage = evaluate.paired_difference(adapted, fresh)
+
+# %% slideshow={"slide_type": "fragment"}
+lesson.record("italian_adapted_chrf", adapted.mean, "chrF", f"{labels} phrases")
+lesson.record("italian_fresh_chrf", fresh.mean, "chrF", f"{labels} phrases")
+display(
+    Table(
+        (f"Italian from {labels} phrases", "steps", "chrF on new combinations"),
+        [
+            ("asked for Italian before any training in it", "0", f"{untaught:.1f}"),
+            ("fresh weights", str(fresh_steps), f"{fresh:.1f}"),
+            ("pretrained on Chinese and Spanish", str(adapt_steps), f"{adapted:.1f}"),
+            ("difference, the same phrases drawn", "", f"{advantage:.1f}"),
+        ],
+    )
+)
+
+# %% [markdown] slideshow={"slide_type": "fragment"}
+# ADAPT-PROSE
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## In the library
+#
+# ### torch.nn.Transformer
+#
+# torch has the two stacks, without tokens and positions. We build one at random, put its weights
+# into our `EncoderDecoder`, and compare: outputs, loss, and the gradient of every weight. In 64-bit
+# numbers, so that a difference could only be a mistake. Mind the masks: torch's say where one may
+# **not** look.
+
+# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
+for first in (False, True):
+    torch.manual_seed(0)
+    reference = nn.Transformer(
+        32, 4, 2, 2, 64, dropout=0.0, batch_first=True, norm_first=first, dtype=torch.float64
+    )
+    ours = convert.from_torch(reference)
+    x, y, wanted = (torch.randn(3, length, 32, dtype=torch.float64) for length in (7, 5, 5))
+    stands = torch.arange(7) < torch.tensor([7, 4, 2])[:, None]
+    future = torch.ones(5, 5, dtype=torch.bool).triu(1)
+    theirs = reference(
+        x, y, tgt_mask=future, src_key_padding_mask=~stands, memory_key_padding_mask=~stands
+    )
+    output = ours(x, y, stands[:, None, None, :])
+    losses = [((one - wanted) ** 2).mean() for one in (theirs, output)]
+    for loss in losses:
+        loss.backward()
+    their, our = dict(reference.named_parameters()), dict(ours.named_parameters())
+    largest = max(float((our[a].grad - their[b].grad).abs().max()) for a, b in convert.names(ours))
+    print(f"norm {'before' if first else 'after'}:")
+    print("  outputs equal:", bool((theirs - output).abs().max() < 1e-9))
+    print("  losses equal:", bool((losses[0] - losses[1]).abs() < 1e-9))
+    print(f"  gradients of all {len(our)} weights equal:", largest < 1e-9)
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# And back: the translator that we just trained, as a `torch.nn.Transformer`.
+
+# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
+handed_over = convert.to_torch(transformer.model.stacks).eval()
+x, y = torch.randn(2, 6, 1, device=device), torch.randn(2, 4, 1, device=device)
+width = transformer.config.dim
+x, y = x.expand(-1, -1, width).cumsum(2) / width, y.expand(-1, -1, width).cumsum(2) / width
+future = torch.ones(4, 4, dtype=torch.bool, device=device).triu(1)
+with torch.no_grad():
+    one, other = handed_over(x, y, tgt_mask=future), transformer.model.stacks(x, y)
+print("our trained weights in torch.nn.Transformer:", torch.allclose(one, other, atol=1e-4))
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# **Real public weights.** With a network, transformers fetches translators that were trained on
+# millions of sentences:
+#
+# ```python
+# from transformers import MarianMTModel, MarianTokenizer
+# name = "Helsinki-NLP/opus-mt-en-zh"  # 312 MB
+# tokenizer, model = MarianTokenizer.from_pretrained(name), MarianMTModel.from_pretrained(name)
+# words = tokenizer(["woman pilot"], return_tensors="pt")
+# tokenizer.batch_decode(model.generate(**words, num_beams=4), skip_special_tokens=True)
+# ```
+#
+# The lesson does not run this: nothing here needs the network.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Scale it
+#
+# ### Live and long
+#
+# A minute is short, and the two models need not be equally impatient. The `long` preset trains the
+# same two for as long as it helps:
+
+# %% slideshow={"slide_type": "fragment"}
+rows = []
+for name, run in (("Transformer", transformer), ("Seq2Seq", seq2seq)):
+    compared = [("live", run, run.history.steps)]
+    try:
+        shipped = lesson.load(run.recipe.name)
+        compared.append(("long", shipped, shipped.card["steps"]))
+    except CourseError as error:
+        print(error)
+    for label, one, count in compared:
+        metrics = one.metrics
+        rows.append(
+            (
+                name,
+                label,
+                f"{count:,}",
+                f"{metrics['test_new_combinations_chrf']:.1f}",
+                f"{metrics['test_new_combinations_exact']:.1f}",
+            )
+        )
+display(Table(("model", "run", "steps", "chrF, new combinations", "exact, %"), rows))
+
+# %% [markdown] slideshow={"slide_type": "fragment"}
+# LONG-PROSE
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# The same recipes run on a GPU, and on several processes, without a change:
+#
+# ```
+# pfmcourse pretrain transformer --preset gpu
+# torchrun --nproc-per-node 2 -m pfmcourse pretrain transformer --preset gpu
+# ```
+#
+# Every process takes its share of each batch. The loss is a mean over the tokens of the share, so
+# with phrases of different lengths the curve is that of one process only nearly.
+#
+# What to expect: the recurrent model must take its steps one after the other, at the length of the
+# phrase, however many cores there are. The Transformer trains all places of all phrases at once in
+# a few large products, which is what a GPU is made for. On phrases as short as ours both leave a
+# GPU mostly idle. The price comes at length: attention compares every place with every other, so
+# twice the length is four times the scores.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Exercises
+#
+# Each has a checker. It tries your answer on small cases, and when it fails it says what the
+# mistake looks like.
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# ### Exercise 1: No peeking
+#
+# **Difficulty: easy · 5 minutes**
+#
+# Return the causal mask for `places` places: a tensor of True and False, query by key, true where a
+# query may look.
+
+
+# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
+def causal_mask(places):
+    """[places, places], true where a place may look."""
+    ### BEGIN SOLUTION
+    return torch.arange(places)[:, None] >= torch.arange(places)
+    ### END SOLUTION
+
+
+check.causal_mask(causal_mask)
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# ### Exercise 2: Attention with a mask
+#
+# **Difficulty: medium · 10 minutes**
+#
+# Write scaled dot-product attention for one phrase. `mask` [query, key] is true where a query may
+# look. Without the formula above, if you can.
+
+
+# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
+def masked_attention(queries, keys, values, mask):
+    """queries [query, dim], keys [key, dim], values [key, any] -> [query, any]."""
+    ### BEGIN SOLUTION
+    scores = queries @ keys.T / math.sqrt(queries.shape[1])
+    return scores.masked_fill(~mask, -math.inf).softmax(dim=1) @ values
+    ### END SOLUTION
+
+
+check.masked_attention(masked_attention)
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# ### Exercise 3: Norm before or after
+#
+# **Difficulty: easy · 5 minutes**
+#
+# `part` is attention or a feed-forward network, `norm` a layer norm; both are functions. Return the
+# stream `x` after this part, with the norm where `norm_first` says.
+
+
+# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
+def sublayer(x, part, norm, norm_first):
+    """x [time, dim] -> x after the part."""
+    ### BEGIN SOLUTION
+    return x + part(norm(x)) if norm_first else norm(x + part(x))
+    ### END SOLUTION
+
+
+check.sublayer(sublayer)
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# ### Exercise 4: Beam search
+#
+# **Difficulty: hard · 25 minutes**
+#
+# `log_probabilities(text)` returns a list: for each token, the logarithm of its probability to
+# follow the tuple `text`. Begin with `()`. Keep the `beams` likeliest texts after each step; one
+# that ends with `end` stays as it is. After at most `longest` tokens return the best text and its
+# log-probability.
+
+
+# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
+def beam_search(log_probabilities, beams, longest, end):
+    """-> (text, score): the tokens, and the sum of their log-probabilities."""
+    ### BEGIN SOLUTION
+    kept = [((), 0.0)]
+    for _ in range(longest):
+        grown = []
+        for text, score in kept:
+            if end in text:
+                grown.append((text, score))
+            else:
+                for token, gain in enumerate(log_probabilities(text)):
+                    grown.append(((*text, token), score + gain))
+        kept = sorted(grown, key=lambda one: one[1], reverse=True)[:beams]
+    return kept[0]
+    ### END SOLUTION
+
+
+check.beam_search(beam_search)
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Claims and summary
+#
+# Every sentence above that could be false, executed. Changed a parameter? Then some of these may
+# fail: find out why.
+
+# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
+lesson.claim(
+    "at the start, norms after the additions give the last layer much larger gradients",
+    last_layer > 2,
+    f"{last_layer:.1f} times",
+)
+lesson.claim(
+    "the Transformer gets more new combinations right to the letter than Seq2Seq",
+    gain["exact"].low > 0,
+    f"by {gain['exact']:.1f} points",
+)
+unseen = max(np.mean(scores[name, "new words"][1]) for name in runs)
+lesson.claim(
+    "neither can translate words it has never seen",
+    unseen < np.mean(scores["Seq2Seq", "new combinations"][1]) / 4,
+    f"{unseen:.1f} % exact at best",
+)
+lesson.claim(
+    "cross-attention finds the word that means the same more often than a straight diagonal",
+    aligned > straight + 0.2,
+    f"{aligned:.0%} against {straight:.0%}",
+)
+lesson.claim(
+    "with a cache greedy search is faster",
+    fast_seconds < slow_seconds,
+    f"{slow_seconds / fast_seconds:.1f} times",
+)
+lesson.claim(
+    "five beams find likelier texts than greedy search",
+    found["5 beams, cache"][0] >= found["greedy, cache"][0],
+    f"log p {found['5 beams, cache'][0]:.3f} against {found['greedy, cache'][0]:.3f}",
+)
+lesson.claim(
+    "from a few Italian phrases the pretrained model learns more than a fresh one",
+    advantage.low > 0,
+    f"chrF higher by {advantage:.1f}",
+)
+
+# %% [markdown] slideshow={"slide_type": "fragment"}
+# **Remember.** Attention looks things up softly, and every place of a phrase can reach every other
+# in one step. A Transformer is a stream of vectors to which attention and small networks add. The
+# norm's place decides how deep it can be trained. What is held out decides what is measured.
+#
+# **Left open.** A translator needs pairs, and pairs are rare. But half of this network, the decoder
+# without its source, can learn from any text at all. **Next:** in lesson 05 it does. It is called
+# GPT.
+
+# %% slideshow={"slide_type": "skip"}
+lesson.finish()
