@@ -26,17 +26,18 @@
 # - adapt one pretrained network to several tasks with few labels, and say when counting words is
 #   better.
 #
-# You need: lesson 04 (attention) and lesson 05 (GPT, byte pairs). How long reading and running take
-# is printed below.
+# You need: lesson 04 (attention) and lesson 05 (GPT, byte pairs). How long reading and running
+# take is printed below.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# **Papers.** Taylor: *Cloze Procedure: A New Tool for Measuring Readability* (1953) · Devlin, Chang,
-# Lee, Toutanova: *BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding*
-# (2019) · Liu and others: *RoBERTa: A Robustly Optimized BERT Pretraining Approach* (2019) · Salazar,
-# Liang, Nguyen, Kirchhoff: *Masked Language Model Scoring* (2020) · Tenney, Das, Pavlick: *BERT
-# Rediscovers the Classical NLP Pipeline* (2019) · Reimers, Gurevych: *Sentence-BERT* (2019) · Wang
-# and others: *MiniLM* (2020) · Wettig, Gao, Zhong, Chen: *Should You Mask 15% in Masked Language
-# Modeling?* (2023) · Trockman, Kolter: *Mimetic Initialization of Self-Attention Layers* (2023)
+# **Papers.** Taylor: *Cloze Procedure: A New Tool for Measuring Readability* (1953) · Devlin,
+# Chang, Lee, Toutanova: *BERT: Pre-training of Deep Bidirectional Transformers for Language
+# Understanding* (2019) · Liu and others: *RoBERTa: A Robustly Optimized BERT Pretraining Approach*
+# (2019) · Salazar, Liang, Nguyen, Kirchhoff: *Masked Language Model Scoring* (2020) · Tenney, Das,
+# Pavlick: *BERT Rediscovers the Classical NLP Pipeline* (2019) · Reimers, Gurevych:
+# *Sentence-BERT* (2019) · Wang and others: *MiniLM* (2020) · Wettig, Gao, Zhong, Chen: *Should You
+# Mask 15% in Masked Language Modeling?* (2023) · Trockman, Kolter: *Mimetic Initialization of
+# Self-Attention Layers* (2023)
 
 # %% tags=["parameters"] slideshow={"slide_type": "skip"}
 preset = None  # None: $PFMCOURSE_PRESET, else "laptop"
@@ -76,9 +77,10 @@ lesson = Lesson("bert", preset=preset, seed=seed, steps=steps, dim=dim)
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## The idea
 #
-# *The course of true ▢ never did run smooth.* What helps you to fill the hole: the words before it,
-# or those after it? Both. Yet GPT, at the place of a word, must not look ahead, or there would be
-# nothing left to predict. Each row below is a word that looks, each column a word it may look at.
+# *The course of true ▢ never did run smooth.* What helps you to fill the hole: the words before
+# it, or those after it? Both. Yet GPT, at the place of a word, must not look ahead, or there would
+# be nothing left to predict. Each row below is a word that looks, each column a word it may look
+# at.
 
 # %% slideshow={"slide_type": "fragment"}
 words = "the course of true love never runs smooth".split()
@@ -91,21 +93,21 @@ plots.attention_map(
 )
 
 # %% [markdown] slideshow={"slide_type": "fragment"}
-# Simply allow all of it, and "predict the next word" becomes "copy the next word". BERT asks another
-# question, which teachers have asked for long (Taylor's *cloze test*, 1953): **hide some words, and
-# guess them from all the others.**
+# Simply allow all of it, and "predict the next word" becomes "copy the next word". BERT asks
+# another question, which teachers have asked for long (Taylor's *cloze test*, 1953): **hide some
+# words, and guess them from all the others.**
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ### Two questions
 #
-# **Masked language modelling.** Hide a share of the tokens. With $M$ the hidden places and
-# $\tilde x$ the text with its holes, the loss is the mean over the holes:
+# **Masked language modelling.** Hide a share of the tokens. With $M$ the hidden places and $\tilde
+# x$ the text with its holes, the loss is the mean over the holes:
 #
 # $$\ell = -\frac{1}{|M|} \sum_{i \in M} \log p(x_i \mid \tilde x)$$
 #
 # **Next-sentence prediction.** Show two segments, `[CLS] first [SEP] second [SEP]`. In half of the
-# pairs the second one follows the first, in the others it is from anywhere. Which is it? The answer
-# is read from the vector of `[CLS]`.
+# pairs the second one follows the first, in the others it is from anywhere. Which is it? The
+# answer is read from the vector of `[CLS]`.
 #
 # A year later RoBERTa asked which parts of the recipe matter, and changed them:
 #
@@ -136,9 +138,10 @@ for name, network in (("GPT", small_gpt), ("BERT", small)):
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### Making holes
 #
-# Of the tokens that are chosen, 80 of 100 become `[MASK]`, 10 become some random token, and 10 stay
-# as they are. Why not `[MASK]` always? Because there is no `[MASK]` in the texts that the network
-# will read later. So it must be ready to be asked about any token, and to doubt what it sees.
+# Of the tokens that are chosen, 80 of 100 become `[MASK]`, 10 become some random token, and 10
+# stay as they are. Why not `[MASK]` always? Because there is no `[MASK]` in the texts that the
+# network will read later. So it must be ready to be asked about any token, and to doubt what it
+# sees.
 
 # %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
 CLS, SEP, MASK = 37, 38, 39
@@ -175,8 +178,8 @@ print("and asks at the same places:", asked == chosen)
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### The loss
 #
-# Only the holes count. In front of the output layer, which is the table of tokens once more, stands
-# one hidden layer.
+# Only the holes count. In front of the output layer, which is the table of tokens once more,
+# stands one hidden layer.
 
 # %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
 batch = MaskedText(
@@ -205,7 +208,7 @@ print("next-sentence loss agrees:", torch.allclose(follows_by_hand, packaged["fo
 both = masked_by_hand + follows_by_hand
 print("the objective is their sum:", torch.allclose(both, packaged["loss"]))
 
-# %% [markdown] slideshow={"slide_type": "subslide"}
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ### A pair of segments
 #
 # Each token also gets the vector of its segment, 0 or 1, added to its own.
@@ -276,8 +279,8 @@ for number in range(3):
 #
 # 1. Who hides one token in ten learns from a tenth of the text only. Should we hide more? How much
 #    is too much?
-# 2. A guesser that knows only how frequent each token is: how many training steps will BERT need to
-#    beat it clearly?
+# 2. A guesser that knows only how frequent each token is: how many training steps will BERT need
+#    to beat it clearly?
 # 3. Does it help BERT to learn whether two segments belong together?
 
 # %% slideshow={"slide_type": "skip"}
@@ -289,17 +292,17 @@ print(f"share of hidden tokens in this run: {sizes.share:.0%}")
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### The plateau
 #
-# The first attempts at this lesson failed. The loss fell to that of the frequency guesser, and stayed
-# there. A token alone says nothing about a hole; its *neighbours* do. But "look at your neighbour" is
-# nothing that an attention head knows: from random positions and random heads it has to be found,
-# and as long as it is not found, there is no gradient that points to it. BERT was trained long
-# enough to sit this out. We cannot, so we did four things:
+# The first attempts at this lesson failed. The loss fell to that of the frequency guesser, and
+# stayed there. A token alone says nothing about a hole; its *neighbours* do. But "look at your
+# neighbour" is nothing that an attention head knows: from random positions and random heads it has
+# to be found, and as long as it is not found, there is no gradient that points to it. BERT was
+# trained long enough to sit this out. We cannot, so we did four things:
 #
 # - the positions start as **sines and cosines** (they are learned from there);
-# - the heads of the first block **start out looking at neighbours**: one or two places back or ahead
-#   (*mimetic initialisation*, Trockman and Kolter 2023);
-# - **more tokens are hidden** than BERT's 15 of 100 (Wettig and others 2023 found the same for large
-#   models): more questions a step;
+# - the heads of the first block **start out looking at neighbours**: one or two places back or
+#   ahead (*mimetic initialisation*, Trockman and Kolter 2023);
+# - **more tokens are hidden** than BERT's 15 of 100 (Wettig and others 2023 found the same for
+#   large models): more questions a step;
 # - the matrices are trained with **Muon** instead of AdamW.
 #
 # This is what two heads of the first block do before the first step:
@@ -321,8 +324,8 @@ plots.attention_map(looks[1], names, title="Second head, untrained")
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### Live
 #
-# We train the RoBERTa variant here: holes made anew each time, no next-sentence question. It has one
-# loss, so the curve shows one thing: how well holes are filled.
+# We train the RoBERTa variant here: holes made anew each time, no next-sentence question. It has
+# one loss, so the curve shows one thing: how well holes are filled.
 
 # %% slideshow={"slide_type": "fragment"}
 live = lesson.pretrain("roberta")
@@ -374,11 +377,11 @@ columns = ("change", "steps", "loss, validation plays", "loss, test plays", "nex
 display(Table(columns, rows))
 
 # %% [markdown] slideshow={"slide_type": "fragment"}
-# Read the table with care: each line is a single run, so differences in the second digit behind the
-# point may be luck. The claims at the end say what we are sure of. One thing the table shows at once:
-# the next-sentence question competes with the masked tokens for the same network. Its own answer
-# often needs no understanding, because a segment from elsewhere is mostly from *another play*: the
-# names give it away.
+# Read the table with care: each line is a single run, so differences in the second digit behind
+# the point may be luck. The claims at the end say what we are sure of. One thing the table shows
+# at once: the next-sentence question competes with the masked tokens for the same network. Its own
+# answer often needs no understanding, because a segment from elsewhere is mostly from *another
+# play*: the names give it away.
 #
 # From here on, *the long checkpoint* is the last line of the shipped ones.
 
@@ -398,8 +401,8 @@ def quickly():
 #
 # ### Fill in the blank
 #
-# The right column hides everything behind the blank as well: about what a reader from left to right
-# would know.
+# The right column hides everything behind the blank as well: about what a reader from left to
+# right would know.
 
 # %% slideshow={"slide_type": "skip"}
 
@@ -440,8 +443,9 @@ rows = [(text, likeliest(text), likeliest(text, both_sides=False)) for text in t
 display(Table(columns, rows))
 
 # %% [markdown] slideshow={"slide_type": "fragment"}
-# What follows the blank changes the guesses: *than*, *thou* or *hand* say which kind of word is missing.
-# Look for guesses that fit the grammar and miss the sense. A person knows more than a few dozen plays.
+# What follows the blank changes the guesses: *than*, *thou* or *hand* say which kind of word is
+# missing. Look for guesses that fit the grammar and miss the sense. A person knows more than a few
+# dozen plays.
 
 # %% [markdown] slideshow={"slide_type": "notes"}
 # Let the class propose blanks. Ask first what a person would guess from the left side alone. The
@@ -465,8 +469,8 @@ plots.attention_map(agreement.numpy(), subjects, forms, title="Subject and verb"
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### One word, two senses
 #
-# Lesson 02 ended with a word that had two senses and one vector. We took five such words and read all
-# their occurrences in the six unseen plays: which sense is meant? No training has seen these
+# Lesson 02 ended with a word that had two senses and one vector. We took five such words and read
+# all their occurrences in the six unseen plays: which sense is meant? No training has seen these
 # judgements.
 
 # %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
@@ -529,10 +533,10 @@ def over_words(vectors_of):
 
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# How do we measure? Take one occurrence away, average the vectors of the others sense by sense, and
-# see whose average is nearer. The baselines get the same treatment: the word's **static** vector,
-# a **bag** of the eight words on either side, and lesson 02's remedy, the mean of those neighbours'
-# skip-gram vectors.
+# How do we measure? Take one occurrence away, average the vectors of the others sense by sense,
+# and see whose average is nearer. The baselines get the same treatment: the word's **static**
+# vector, a **bag** of the eight words on either side, and lesson 02's remedy, the mean of those
+# neighbours' skip-gram vectors.
 
 # %% slideshow={"slide_type": "skip"}
 static = {
@@ -607,11 +611,11 @@ lesson.record("senses_bag", sense_baselines["bag of neighbours"].mean, "balanced
 
 # %% [markdown] slideshow={"slide_type": "fragment"}
 # The static vector is the same for every occurrence, so it can only guess. Before the first block
-# BERT's vectors know the word and its place, no more. Block by block, the context comes in. That is a
-# **probe per layer**, the way to ask *where* a network knows something. The untrained network mixes
-# neighbours as well; what training adds is the distance between the two curves.
+# BERT's vectors know the word and its place, no more. Block by block, the context comes in. That
+# is a **probe per layer**, the way to ask *where* a network knows something. The untrained network
+# mixes neighbours as well; what training adds is the distance between the two curves.
 
-# %% slideshow={"slide_type": "subslide"}
+# %% slideshow={"slide_type": "fragment"}
 word = "kind"
 named = [one.sense for one in occurrences[word]]
 labels = [" ".join(one.phrase.replace("\n", " ").split()[:3]) for one in occurrences[word]]
@@ -628,8 +632,8 @@ plots.embedding_map(
 # ### One new layer
 #
 # Fine-tuning keeps the whole pretrained network and puts **one** new linear layer on top. Then all
-# weights learn on, for a few steps, from labelled examples. BERT reads the class from the vector of
-# `[CLS]`. RoBERTa has never used that vector, so we read the mean over all tokens.
+# weights learn on, for a few steps, from labelled examples. BERT reads the class from the vector
+# of `[CLS]`. RoBERTa has never used that vector, so we read the mean over all tokens.
 
 # %% slideshow={"slide_type": "skip"}
 
@@ -717,9 +721,9 @@ def untrained(seed):
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### Comedy, history or tragedy?
 #
-# The task on which the course compares its text models: from one speech, tell the genre of its play.
-# Chance is one third, and the plays of the test are unseen. Here a model reads the first 62 tokens of
-# a speech.
+# The task on which the course compares its text models: from one speech, tell the genre of its
+# play. Chance is one third, and the plays of the test are unseen. Here a model reads the first 62
+# tokens of a speech.
 
 # %% slideshow={"slide_type": "skip"}
 LONGEST = 64
@@ -833,10 +837,10 @@ display(evaluate.few_label_table(genre))
 
 # %% [markdown] slideshow={"slide_type": "fragment"}
 # Compare the lines in this order. *From scratch* against *fine-tuned*: that is what pretraining is
-# worth. *Frozen* against *fine-tuned*: is it worth the trouble to move all weights? And both against
-# **TF-IDF**, which has never read anything, and is still hard to beat: the genre of a play hangs on
-# single words (*king, duke, crown, love*), and to know which words occur, no order is needed. Where a
-# task is about *which* words, count them first.
+# worth. *Frozen* against *fine-tuned*: is it worth the trouble to move all weights? And both
+# against **TF-IDF**, which has never read anything, and is still hard to beat: the genre of a play
+# hangs on single words (*king, duke, crown, love*), and to know which words occur, no order is
+# needed. Where a task is about *which* words, count them first.
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### Where the order is everything
@@ -848,8 +852,8 @@ for first, second in plays.order_task("validation", count=4).pairs:
     print("A:", first, "\nB:", second, "\n")
 
 # %% [markdown] slideshow={"slide_type": "fragment"}
-# Both versions hold the same words, the same commas and the same capitals. So **every** count of them
-# is the same, and a bag of words has nothing to go by, whatever the classifier:
+# Both versions hold the same words, the same commas and the same capitals. So **every** count of
+# them is the same, and a bag of words has nothing to go by, whatever the classifier:
 
 # %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
 labelled = plays.order_task("train", count=1000)
@@ -879,8 +883,8 @@ print(f"logistic regression on the difference: {bag_score:.1%}")
 # $\log p$ of the true word. Summed over all words of a line this is its *pseudo-log-likelihood*
 # (Salazar and others, 2020). The real line should have the higher one.
 #
-# There is an older way to do it: a **trigram** model with Kneser-Ney smoothing, counted on the same
-# training plays.
+# There is an older way to do it: a **trigram** model with Kneser-Ney smoothing, counted on the
+# same training plays.
 
 # %% slideshow={"slide_type": "skip"}
 keep = lesson.at(300, smoke=12)
@@ -973,10 +977,10 @@ plots.bars(
 )
 
 # %% [markdown] slideshow={"slide_type": "fragment"}
-# Bags of words stand at chance, exactly and by construction. From scratch a thousand lines are far too
-# few to learn what English is. The pretrained network knows it already, and needs no label to
-# show it. The trigram model is an honest rival: it, too, has read all the plays, and neighbouring words
-# that never met give a swap away.
+# Bags of words stand at chance, exactly and by construction. From scratch a thousand lines are far
+# too few to learn what English is. The pretrained network knows it already, and needs no label to
+# show it. The trigram model is an honest rival: it, too, has read all the plays, and a swap leaves
+# its traces in the two or three words around it, which is all that a trigram looks at.
 
 # %% slideshow={"slide_type": "skip"}
 wrong = [row for row in range(keep) if zero_shot["long checkpoint"][row] != order_labels[row]]
@@ -990,8 +994,8 @@ for row in wrong[:5]:
 #
 # ### transformers, the reference
 #
-# Weights of the library's `BertForPreTraining` and `RobertaForMaskedLM` in our class: same answers,
-# same loss, same gradient, in double precision.
+# Weights of the library's `BertForPreTraining` and `RobertaForMaskedLM` in our class: same
+# answers, same loss, same gradient, in double precision.
 
 # %% slideshow={"slide_type": "skip"}
 from transformers import BertConfig, BertForPreTraining, RobertaConfig, RobertaForMaskedLM
@@ -1137,9 +1141,9 @@ display(
 )
 
 # %% [markdown] slideshow={"slide_type": "fragment"}
-# MiniLM has read modern English, and far more of it; ours has read Shakespeare alone, for minutes. And
-# the plays are all over the web: nobody can say that MiniLM has never seen them. Keep both in mind when
-# you read the table.
+# MiniLM has read modern English, and far more of it; ours has read Shakespeare alone, for minutes.
+# And the plays are all over the web: nobody can say that MiniLM has never seen them. Keep both in
+# mind when you read the table.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Scale it
@@ -1162,9 +1166,9 @@ rows = [
 display(Table(("RoBERTa", "laptop", "gpu"), rows))
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# What to expect: our text is short, and a larger network will know it by heart before long. BERT had
-# three billion words, RoBERTa ten times as many. With one author's plays, dropout and fresh holes in
-# every epoch put the end off; more text would put it off further.
+# What to expect: our text is short, and a larger network will know it by heart before long. BERT
+# had three billion words, RoBERTa ten times as many. With one author's plays, dropout and fresh
+# holes in every epoch put the end off; more text would put it off further.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Exercises
@@ -1177,8 +1181,8 @@ display(Table(("RoBERTa", "laptop", "gpu"), rows))
 #
 # **Difficulty: easy · 5 minutes**
 #
-# `places` have been chosen. Return the text with holes: at a place whose `chance` is below 0.8 stands
-# `mask_token`; from 0.8 to 0.9 the token in `other`; above that what stood there before.
+# `places` have been chosen. Return the text with holes: at a place whose `chance` is below 0.8
+# stands `mask_token`; from 0.8 to 0.9 the token in `other`; above that what stood there before.
 
 
 # %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
@@ -1240,8 +1244,8 @@ check.mean_vectors(mean_of_tokens)
 # **Difficulty: hard · 15 minutes**
 #
 # Return the pseudo-log-likelihood of one text. `log_probabilities` is a network: it takes texts
-# [batch, time] and returns $\log p$ of each token of the vocabulary at each place
-# [batch, time, vocab]. Score the places where `scored` is true.
+# [batch, time] and returns $\log p$ of each token of the vocabulary at each place [batch, time,
+# vocab]. Score the places where `scored` is true.
 
 
 # %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
@@ -1281,6 +1285,11 @@ lesson.claim(
     "longer training fills more blanks",
     test_loss[list(changes)[-1]] < live.metrics["test_masked_loss"] - 0.2,
     f"{test_loss[list(changes)[-1]]:.2f} nats",
+)
+lesson.claim(
+    "fresh holes in every epoch do no harm at this budget",
+    test_loss["bert_dynamic"] < test_loss["bert"] + 0.02,
+    f"{test_loss['bert_dynamic']:.3f} against {test_loss['bert']:.3f} nats",
 )
 lesson.claim(
     "without the next-sentence question the same budget fills more blanks",
@@ -1335,13 +1344,14 @@ lesson.claim(
 )
 
 # %% [markdown] slideshow={"slide_type": "fragment"}
-# **Remember.** Hide words and guess them from both sides: that gives every occurrence a vector that
-# knows its context. A network that has learned this needs one new layer and few labels for a new
-# task, and for some tasks none. Where it only matters *which* words occur, counting them is a hard
-# baseline. And a recipe has parts that do not help: take them out one at a time, at equal budget.
+# **Remember.** Hide words and guess them from both sides: that gives every occurrence a vector
+# that knows its context. A network that has learned this needs one new layer and few labels for a
+# new task, and for some tasks none. Where it only matters *which* words occur, counting them is a
+# hard baseline. And a recipe has parts that do not help: take them out one at a time, at equal
+# budget.
 #
-# **Left open.** Most of a text is shown and not asked, so most of the work teaches nothing; and BERT
-# cannot write. **Next:** lesson 07 asks more of each text, XLNet, ELECTRA, BART and T5.
+# **Left open.** Most of a text is shown and not asked, so most of the work teaches nothing; and
+# BERT cannot write. **Next:** lesson 07 asks more of each text, XLNet, ELECTRA, BART and T5.
 
 # %% slideshow={"slide_type": "skip"}
 lesson.finish()

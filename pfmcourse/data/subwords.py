@@ -43,6 +43,7 @@ def learn(text: str, vocab: int, special: tuple[str, ...] = ()) -> Tokenizer:
             f"vocab={vocab} was wanted. Take a smaller vocabulary or a longer text."
         )
     tokenizer.add_special_tokens(list(special))
+    tokenizer.encode_special_tokens = True  # a text that says [MASK] means these six letters
     return tokenizer
 
 

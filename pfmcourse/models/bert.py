@@ -7,8 +7,10 @@ BERT Pretraining Approach". Weights of both fit into this network.
 Left out: dropout on the attention weights. Changed: the initialisation, see ``_initialise``.
 """
 
+import copy
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from pfmcourse.base import CourseError
+from pfmcourse.models.gpt import LabelledText
 from pfmcourse.nn.masking import IGNORED
 from pfmcourse.nn.transformer import Activation, Block, even_sinusoids, look_at_neighbours, single
 
@@ -175,17 +178,75 @@ class BERT(nn.Module):
         Nguyen, Kirchhoff 2020, "Masked Language Model Scoring").
         """
         row, place = scored.nonzero(as_tuple=True)
-        copy = torch.arange(len(row), device=tokens.device)
+        each = torch.arange(len(row), device=tokens.device)
         copies, truth = tokens[row], tokens[row, place]
-        copies[copy, place] = mask_token
+        copies[each, place] = mask_token
         logits = self.logits(
             copies,
             None if segments is None else segments[row],
             None if mask is None else mask[row],
             place[:, None],
         )
-        found = logits[:, 0].float().log_softmax(-1)[copy, truth]
+        found = logits[:, 0].float().log_softmax(-1)[each, truth]
         return found.new_zeros(len(tokens)).index_add(0, row, found)
+
+
+@dataclass(frozen=True)
+class Choices:
+    """A batch of questions with several texts to choose from, padded at the end."""
+
+    tokens: Int[Tensor, "batch choices time"]
+    mask: Bool[Tensor, "batch choices time"]  # true where a token stands
+    labels: Int[Tensor, " batch"]  # which is right
+
+
+class BERTClassifier(nn.Module):
+    """A copy of a BERT with one new layer, which is fine-tuned to name a text's class (section 4.1).
+
+    The layer reads the vector of the first token ("first", as BERT does), or the mean of all ("mean"), which suits a
+    network whose first token no pretraining task has used.
+    """
+
+    def __init__(self, bert: BERT, classes: int, pooling: Literal["first", "mean"] = "mean") -> None:
+        super().__init__()
+        self.bert = copy.deepcopy(bert)
+        self.pooling = pooling
+        self.classes_head = nn.Linear(bert.config.dim, classes)
+        nn.init.zeros_(self.classes_head.weight)  # all classes alike at first
+        nn.init.zeros_(self.classes_head.bias)
+        self.to(bert.tokens.weight)
+
+    def logits(
+        self, tokens: Int[Tensor, "batch time"], mask: Bool[Tensor, "batch time"]
+    ) -> Float[Tensor, "batch classes"]:
+        """Unnormalised log-probabilities of the classes."""
+        states = self.bert.encode(tokens, mask=mask)
+        if self.pooling == "first":
+            return self.classes_head(states[:, 0])
+        return self.classes_head((states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True))
+
+    def forward(self, batch: LabelledText) -> dict[str, Tensor]:
+        """Mean cross-entropy in nats a text."""
+        return {"loss": F.cross_entropy(single(self.logits(batch.tokens, batch.mask)), batch.labels)}
+
+
+class BERTChooser(nn.Module):
+    """A copy of a BERT that is fine-tuned to choose among texts: each gets a score by itself (section 4.4)."""
+
+    def __init__(self, bert: BERT, pooling: Literal["first", "mean"] = "mean") -> None:
+        super().__init__()
+        self.scorer = BERTClassifier(bert, 1, pooling)
+
+    def logits(
+        self, tokens: Int[Tensor, "batch choices time"], mask: Bool[Tensor, "batch choices time"]
+    ) -> Float[Tensor, "batch choices"]:
+        """How good each text is, as unnormalised log-probabilities among the choices."""
+        scores = self.scorer.logits(tokens.flatten(0, 1), mask.flatten(0, 1))
+        return scores.unflatten(0, tokens.shape[:2])[..., 0]
+
+    def forward(self, batch: Choices) -> dict[str, Tensor]:
+        """Mean cross-entropy in nats a question."""
+        return {"loss": F.cross_entropy(single(self.logits(batch.tokens, batch.mask)), batch.labels)}
 
 
 def _at(

@@ -102,9 +102,9 @@ class GPT(nn.Module):
         tokens: Int[Tensor, "batch time"],
         count: int,
         *,
-        temperature: float = 1.0,
+        temperature: float | int = 1.0,
         top_k: int = 0,
-        top_p: float = 1.0,
+        top_p: float | int = 1.0,
         generator: torch.Generator | None = None,
         cache: bool = True,
     ) -> Int[Tensor, "batch longer"]:
@@ -120,7 +120,7 @@ class GPT(nn.Module):
         caches = self._caches() if cache else None
         for _ in range(count):
             if tokens.shape[1] - begin > context:
-                begin, caches = tokens.shape[1] - context // 2, self._caches() if cache else None
+                begin, caches = tokens.shape[1] - max(1, context // 2), self._caches() if cache else None
             read = begin + (caches[0].length if caches else 0)
             scores = self.encode(tokens[:, read:], caches)[:, -1] @ self.tokens.weight.T
             chosen = choose(scores, generator, temperature=temperature, top_k=top_k, top_p=top_p)
@@ -154,7 +154,7 @@ class GPTClassifier(nn.Module):
         self.language_weight = language_weight
         nn.init.zeros_(self.classes_head.weight)  # all classes alike at first
         nn.init.zeros_(self.classes_head.bias)
-        self.to(gpt.tokens.weight.device)
+        self.to(gpt.tokens.weight)
 
     def encode(self, tokens: Int[Tensor, "batch time"], mask: Bool[Tensor, "batch time"]) -> Float[Tensor, "batch dim"]:
         """What the network knows at the last token of each text. What follows it is padding, which it cannot see."""

@@ -12,7 +12,7 @@ from pfmcourse.base import CourseError
 
 
 def filtered(
-    logits: Float[Tensor, "batch vocab"], *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0
+    logits: Float[Tensor, "batch vocab"], *, temperature: float | int = 1.0, top_k: int = 0, top_p: float | int = 1.0
 ) -> Float[Tensor, "batch vocab"]:
     """The probabilities to draw from.
 
@@ -43,9 +43,9 @@ def choose(
     logits: Float[Tensor, "batch vocab"],
     generator: torch.Generator | None = None,
     *,
-    temperature: float = 1.0,
+    temperature: float | int = 1.0,
     top_k: int = 0,
-    top_p: float = 1.0,
+    top_p: float | int = 1.0,
 ) -> Int[Tensor, " batch"]:
     """One token for each row, drawn from `filtered`; with ``temperature=0`` always the likeliest."""
     if temperature == 0:

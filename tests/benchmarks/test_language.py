@@ -8,11 +8,10 @@ import statistics
 import time
 
 import torch
-import torch.nn.functional as F
 
 from pfmcourse import convert, recipes
 from pfmcourse.data import subwords
-from pfmcourse.models.bert import BERT, BERTConfig, MaskedText
+from pfmcourse.models.bert import BERT, BERTConfig
 from pfmcourse.models.gpt import GPT, GPTConfig
 from pfmcourse.nn.masking import IGNORED
 from pfmcourse.recipes import bert as bert_recipe
