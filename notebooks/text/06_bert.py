@@ -46,7 +46,6 @@ steps = None  # updates of the live pretraining; None: as the preset says
 dim = None  # numbers per token vector; None: as the preset says
 
 # %% slideshow={"slide_type": "skip"}
-import copy
 import dataclasses
 import time
 from collections import Counter
@@ -64,8 +63,15 @@ from pfmcourse.checks import bert as check
 from pfmcourse.data import minilm, shakespeare, subwords, word_senses
 from pfmcourse.evaluate import Table
 from pfmcourse.lesson import Lesson
-from pfmcourse.models.bert import BERT, BERTConfig, MaskedText
-from pfmcourse.models.gpt import GPT, GPTConfig
+from pfmcourse.models.bert import (
+    BERT,
+    BERTChooser,
+    BERTClassifier,
+    BERTConfig,
+    Choices,
+    MaskedText,
+)
+from pfmcourse.models.gpt import GPT, GPTConfig, LabelledText
 from pfmcourse.models.ngram import NGram
 from pfmcourse.nn.masking import IGNORED, mask_tokens
 from pfmcourse.nn.negative_sampling import keep_probability
@@ -342,7 +348,8 @@ print(f"unseen plays: {live.metrics['test_masked_loss']:.2f} nats; frequencies: 
 #
 # A minute is enough to see BERT learn, not to compare recipes. The repository ships one checkpoint
 # for each step from BERT to RoBERTa: the same network, the same number of tokens, one change each.
-# All are asked about the same holes in the same unseen plays.
+# All are asked about the same holes in the same unseen plays. RoBERTa's third change, **longer
+# training**, is the step from our live run, in the last line, to the line above it.
 
 # %% slideshow={"slide_type": "fragment"}
 changes = {  # each with what is new against the line above
@@ -367,7 +374,7 @@ for name, change in changes.items():
     lesson.record(f"{name}_masked_loss", metrics["test_masked_loss"], "nats a token, unseen plays")
 rows.append(
     (
-        "for comparison: RoBERTa, live",
+        "the same, live: less training",
         f"{live.history.steps:,}",
         *(f"{live.metrics[f'{part}_masked_loss']:.3f}" for part in ("validation", "test")),
         "–",
@@ -377,13 +384,13 @@ columns = ("change", "steps", "loss, validation plays", "loss, test plays", "nex
 display(Table(columns, rows))
 
 # %% [markdown] slideshow={"slide_type": "fragment"}
-# Read the table with care: each line is a single run, so differences in the second digit behind
-# the point may be luck. The claims at the end say what we are sure of. One thing the table shows
-# at once: the next-sentence question competes with the masked tokens for the same network. Its own
-# answer often needs no understanding, because a segment from elsewhere is mostly from *another
-# play*: the names give it away.
+# Read the table with care: each line is a single run, so small differences may be luck. The claims
+# at the end say what we are sure of. Why could the next-sentence question cost something? It takes
+# a part of each batch's effort, cuts the text into shorter pieces, and puts half of them side by
+# side with a stranger. Its own answer often needs no understanding, because a segment from
+# elsewhere is mostly from *another play*: the names give it away.
 #
-# From here on, *the long checkpoint* is the last line of the shipped ones.
+# From here on, *the long checkpoint* is that of RoBERTa.
 
 # %% slideshow={"slide_type": "skip"}
 best = long[list(changes)[-1]]
@@ -638,38 +645,6 @@ plots.embedding_map(
 # %% slideshow={"slide_type": "skip"}
 
 
-@dataclasses.dataclass(frozen=True)
-class Labelled:
-    """Texts with their classes, or groups of texts with the number of the right one."""
-
-    tokens: torch.Tensor  # [examples, time] or [examples, texts, time]
-    mask: torch.Tensor  # true where a token stands
-    labels: torch.Tensor  # [examples]
-
-
-class FineTuned(nn.Module):
-    """A copy of a BERT and one new layer, which reads the mean of its vectors."""
-
-    def __init__(self, bert, outputs):
-        super().__init__()
-        self.bert = copy.deepcopy(bert)
-        self.head = nn.Linear(bert.config.dim, outputs)
-        nn.init.zeros_(self.head.weight)  # at first all classes are alike
-        nn.init.zeros_(self.head.bias)
-
-    def logits(self, tokens, mask):
-        """[..., time] -> [..., outputs]; one output: a score for each text of a group."""
-        mask = mask.flatten(0, -2)
-        states = self.bert.encode(tokens.flatten(0, -2), mask=mask)
-        means = (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-        scores = self.head(means).float().unflatten(0, tokens.shape[:-1])
-        return scores.squeeze(-1)
-
-    def forward(self, batch):
-        """Cross-entropy of the right class, or of the right text of each group."""
-        return {"loss": F.cross_entropy(self.logits(batch.tokens, batch.mask), batch.labels)}
-
-
 def cut(batch):
     """Without the padding that no text of the batch needs."""
     longest = int(batch.mask.sum(-1).max())
@@ -727,15 +702,16 @@ def untrained(seed):
 
 # %% slideshow={"slide_type": "skip"}
 LONGEST = 64
-every = lesson.at(1, smoke=20)  # all speeches; at smoke, one of twenty
+every = lesson.at(1, smoke=50)  # all speeches; at smoke, one of fifty
 train_task, test_task = plays.genre_task("train"), plays.genre_task("test")
 train_texts, genre_labels = train_task.texts[::every], train_task.labels[::every]
-test_texts, test_labels = test_task.texts[::every], test_task.labels[::every]
+other = max(2, every)  # to save time, every second one of the test
+test_texts, test_labels = test_task.texts[::other], test_task.labels[::other]
 train_tokens, train_mask = recipe.padded(corpus, train_texts, sizes.vocab, LONGEST)
 test_tokens, test_mask = recipe.padded(corpus, test_texts, sizes.vocab, LONGEST)
 
 draws = lesson.at({100: 3, 1000: 3}, smoke={30: 2})  # number of labels -> how many draws of them
-tuning = {30: (2, 8), 100: (40, 16), 1000: (90, 32)}  # number of labels -> steps and batch
+tuning = {30: (2, 8), 100: (30, 16), 1000: (30, 32)}  # number of labels -> steps and batch
 drawn = sorted(
     {
         int(row)
@@ -788,12 +764,12 @@ genre["TF-IDF, the same 62 tokens"] = few_labels(*tfidf(*beginnings))
 
 @torch.no_grad()
 def mean_vectors(tokens, mask, rows=64):
-    """The mean of a speech's vectors in the long checkpoint."""
+    """The mean of a speech's vectors half-way up: the last block is busy guessing tokens."""
     found = []
     for at in range(0, len(tokens), rows):
         part, there = tokens[at : at + rows].to(where), mask[at : at + rows].to(where)
         with quickly():
-            states = network.encode(part, mask=there).float()
+            states = network.layers(part, mask=there)[depth // 2].float()
         found.append((states * there[..., None]).sum(1) / there.sum(1, keepdim=True))
     return torch.cat(found).cpu()
 
@@ -810,11 +786,11 @@ def tuned(begin, schedule):
 
     def method(tokens, labels, unseen, unseen_labels, *, metric, seed):
         steps, rows = tuning[len(labels)]
-        model = FineTuned(begin(seed), len(shakespeare.GENRES)).to(where)
-        examples = Labelled(tokens, tokens != special.pad, labels)
+        model = BERTClassifier(begin(seed), len(shakespeare.GENRES)).to(where)
+        examples = LabelledText(tokens, tokens != special.pad, labels)
         plan = TrainConfig(steps=steps, seed=seed, **schedule)
         model = fine_tune(model, examples, plan, rows)
-        found = answers_of(model, Labelled(unseen, unseen != special.pad, unseen_labels))
+        found = answers_of(model, LabelledText(unseen, unseen != special.pad, unseen_labels))
         return evaluate.balanced_accuracy(found, unseen_labels)
 
     return method
@@ -836,11 +812,13 @@ for name, result in genre.items():
 display(evaluate.few_label_table(genre))
 
 # %% [markdown] slideshow={"slide_type": "fragment"}
-# Compare the lines in this order. *From scratch* against *fine-tuned*: that is what pretraining is
-# worth. *Frozen* against *fine-tuned*: is it worth the trouble to move all weights? And both
-# against **TF-IDF**, which has never read anything, and is still hard to beat: the genre of a play
-# hangs on single words (*king, duke, crown, love*), and to know which words occur, no order is
-# needed. Where a task is about *which* words, count them first.
+# Compare the lines in this order. *From scratch* against *fine-tuned*: both take the same few
+# steps, which is fair to the clock, but few for a fresh network; with three times as many it
+# nearly catches up at 1,000 labels (the numbers are in `tuning`, try it). *Frozen* against *fine-
+# tuned*: is it worth the trouble to move all weights? And both against **TF-IDF**, which has never
+# read anything, and is still hard to beat: the genre of a play hangs on single words (*king, duke,
+# crown, love*), and to know which words occur, no order is needed. Where a task is about *which*
+# words, count them first.
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### Where the order is everything
@@ -895,10 +873,10 @@ def as_choices(pairs, labels):
     """Both versions of each line, padded, as one group."""
     flat = [f"\n{line}\n" for pair in pairs for line in pair]  # line breaks, as in running text
     tokens, mask = recipe.padded(corpus, flat, sizes.vocab, 48)
-    return Labelled(tokens.unflatten(0, (-1, 2)), mask.unflatten(0, (-1, 2)), labels)
+    return Choices(tokens.unflatten(0, (-1, 2)), mask.unflatten(0, (-1, 2)), labels)
 
 
-def likelier(model, choices, rows=32):
+def likelier(model, choices, rows=16):
     """The version with the higher pseudo-log-likelihood; no label is used."""
     tokens, mask = choices.tokens.flatten(0, 1), choices.mask.flatten(0, 1)
     scores = []
@@ -936,14 +914,14 @@ zero_shot = {
 # %% slideshow={"slide_type": "skip"}
 many = lesson.at(1000, smoke=24)
 training_choices = as_choices(labelled.pairs[:many], labelled.labels[:many])
-plan = {"steps": lesson.at(125, smoke=2), "seed": seed}
+plan = {"steps": lesson.at(60, smoke=2), "seed": seed}
 began = time.perf_counter()
 with_labels = {}
 for name, begin, schedule in (
     ("from scratch", untrained(seed), eager),
     ("long checkpoint", network, gentle),
 ):
-    model = FineTuned(begin, 1).to(where)
+    model = BERTChooser(begin).to(where)
     fine_tune(model, training_choices, TrainConfig(**plan, **schedule))
     with_labels[name] = answers_of(model, choices)
 print(f"fine-tuning took {time.perf_counter() - began:.0f} s")
@@ -978,9 +956,12 @@ plots.bars(
 
 # %% [markdown] slideshow={"slide_type": "fragment"}
 # Bags of words stand at chance, exactly and by construction. From scratch a thousand lines are far
-# too few to learn what English is. The pretrained network knows it already, and needs no label to
-# show it. The trigram model is an honest rival: it, too, has read all the plays, and a swap leaves
-# its traces in the two or three words around it, which is all that a trigram looks at.
+# too few to learn what English is. The pretrained network knows it already, and shows it best when
+# it is asked in the way it was trained, by hiding and guessing: without labels. A new layer has to
+# find out first what it is asked.
+#
+# The trigram model is an honest rival: it, too, has read all the plays, and a swap leaves its
+# traces in the two or three words around it, which is all that a trigram looks at.
 
 # %% slideshow={"slide_type": "skip"}
 wrong = [row for row in range(keep) if zero_shot["long checkpoint"][row] != order_labels[row]]
@@ -1116,7 +1097,8 @@ def library_vectors(word):
     return states[torch.arange(len(places)), places]
 
 
-library_senses = over_words(library_vectors)
+with torch.autocast("cpu", torch.bfloat16, enabled=bf16_is_faster("cpu")):
+    library_senses = over_words(lambda word: library_vectors(word).float())
 for count, score in genre["MiniLM, frozen"].items():
     lesson.record(f"genre_minilm_{count}", score.mean, "balanced accuracy", f"{count} labels")
 lesson.record("senses_minilm", library_senses.mean, "balanced accuracy", "last layer")
@@ -1142,8 +1124,9 @@ display(
 
 # %% [markdown] slideshow={"slide_type": "fragment"}
 # MiniLM has read modern English, and far more of it; ours has read Shakespeare alone, for minutes.
-# And the plays are all over the web: nobody can say that MiniLM has never seen them. Keep both in
-# mind when you read the table.
+# More data buy most where they are of the right kind: what *kind* or *sound* meant in 1600, a
+# small network can learn from the plays. And the plays are all over the web: nobody can say that
+# MiniLM has never seen them.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Scale it
@@ -1271,11 +1254,10 @@ check.pseudo_log_likelihood(pseudo_log_likelihood)
 
 # %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
 test_loss = {name: run.metrics["test_masked_loss"] for name, run in long.items()}
-fewest, most = min(draws), max(draws)
-gain = {
-    count: genre["long checkpoint, fine-tuned"][count].mean - genre["from scratch"][count].mean
-    for count in draws
-}
+most = max(draws)
+gain = genre["long checkpoint, fine-tuned"].minus(genre["from scratch"])
+for count, score in gain.items():
+    lesson.record(f"genre_gain_{count}", score.mean, "balanced accuracy", "fine-tuned - scratch")
 lesson.claim(
     "a minute of training leaves the plateau: clearly better than knowing the frequencies",
     live.metrics["test_masked_loss"] < unigram_loss - 1,
@@ -1317,14 +1299,15 @@ lesson.claim(
     f"{top.mean:.0%} against {sense_baselines['bag of neighbours'].mean:.0%}",
 )
 lesson.claim(
-    "with few labels pretraining beats from scratch on the genre of unseen plays",
-    gain[fewest] > 0,
-    f"{gain[fewest]:+.1%} with {fewest} labels",
+    "on these five words it is not behind MiniLM, which is larger and has read far more",
+    top.mean > library_senses.mean,
+    f"{top.mean:.0%} against {library_senses.mean:.0%}",
 )
 lesson.claim(
-    "with ten times the labels it still does",
-    gain[most] > 0,
-    f"{gain[most]:+.1%} with {most} labels",
+    "on the genre of unseen plays TF-IDF of whole speeches is not beaten",
+    genre["TF-IDF, whole speeches"][most].mean > genre["long checkpoint, fine-tuned"][most].mean,
+    f"fine-tuned: {genre['long checkpoint, fine-tuned'][most].mean:.1%}, "
+    f"TF-IDF: {genre['TF-IDF, whole speeches'][most].mean:.1%} with {most} labels",
 )
 lesson.claim(
     "a bag of words cannot tell the real line from the swapped one",
@@ -1335,6 +1318,13 @@ lesson.claim(
     "the long checkpoint can, without any label",
     share_right(zero_shot["long checkpoint"]).low > 0.6,
     f"{share_right(zero_shot['long checkpoint']):.1%}",
+)
+lesson.claim(
+    "asked by hiding and guessing it does at least as well as with a new layer and 1,000 labels",
+    share_right(zero_shot["long checkpoint"]).mean
+    >= share_right(with_labels["long checkpoint"]).mean,
+    f"{share_right(zero_shot['long checkpoint']).mean:.0%} against "
+    f"{share_right(with_labels['long checkpoint']).mean:.0%}",
 )
 lesson.claim(
     "fine-tuned, it beats from scratch on word order",

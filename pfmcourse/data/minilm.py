@@ -46,7 +46,7 @@ def load() -> tuple[Any, Any]:
             bars.enable_progress_bar()
 
 
-def sentence_vectors(texts: Sequence[str], longest: int = 64, rows: int = 32) -> Float32[Tensor, "texts dim"]:
+def sentence_vectors(texts: Sequence[str], longest: int = 64, rows: int = 16) -> Float32[Tensor, "texts dim"]:
     """A vector of length 1 for each text: the mean over its tokens, of which it reads ``longest``.
 
     Kept in the cache: making them takes seconds for some hundred texts, less under ``torch.autocast`` where a processor

@@ -85,7 +85,8 @@ def hashes(*names: str) -> dict[str, str]:
 
 def file_hash(path: Path) -> str:
     """SHA-256 of one file, in hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as content:  # piece by piece: some files are large
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def fingerprint(entry: Source, folder: Path) -> tuple[str, int, int]:
@@ -95,9 +96,8 @@ def fingerprint(entry: Source, folder: Path) -> tuple[str, int, int]:
     """
     lines, size = [], 0
     for path in entry.paths(folder):
-        content = path.read_bytes()
-        lines.append(f"{hashlib.sha256(content).hexdigest()}  {path.relative_to(folder).as_posix()}\n")
-        size += len(content)
+        lines.append(f"{file_hash(path)}  {path.relative_to(folder).as_posix()}\n")
+        size += path.stat().st_size
     return hashlib.sha256("".join(lines).encode()).hexdigest(), len(lines), size
 
 

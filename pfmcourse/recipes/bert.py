@@ -28,7 +28,7 @@ SPECIAL = ("[PAD]", "[CLS]", "[SEP]", "[MASK]")
 class BERTRun:
     """One BERT run."""
 
-    steps: int = 700
+    steps: int = 400
     batch: int = 32
     context: int = 64
     vocab: int = 2048  # byte pairs; the special tokens come on top

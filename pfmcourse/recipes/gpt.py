@@ -22,7 +22,7 @@ from pfmcourse.train import Batches, TrainConfig
 class GPTRun:
     """One GPT run."""
 
-    steps: int = 900
+    steps: int = 600
     batch: int = 32
     context: int = 64
     vocab: int = 2048
@@ -42,9 +42,9 @@ class Text:
     """A corpus as tokens, split by play or by package."""
 
     tokenizer: Tokenizer
-    train: Int[Tensor, " time"]
-    validation: Int[Tensor, " time"]
-    test: Int[Tensor, " time"]
+    train: Int[Tensor, " train"]
+    validation: Int[Tensor, " validation"]
+    test: Int[Tensor, " test"]
 
     def bytes_of(self, tokens: Int[Tensor, " some"]) -> int:
         """The length of a text in bytes."""
@@ -94,8 +94,9 @@ def negative_log_likelihood(model: GPT, tokens: Int[Tensor, " time"], rows: int 
     context, half = model.config.context, model.config.context // 2
     tokens = tokens.to(model.tokens.weight.device)
     total = math.log(model.config.vocab)
-    first = min(len(tokens) - 1, half)
-    total += _loss_sum(model, tokens[None, : first + 1], first)
+    first = min(len(tokens) - 1, context - half)
+    if first:
+        total += _loss_sum(model, tokens[None, : first + 1], first)
     begins = range(0, len(tokens) - 1 - context, half)
     for chunk in (begins[at : at + rows] for at in range(0, len(begins), rows)):
         total += _loss_sum(model, torch.stack([tokens[at : at + context + 1] for at in chunk]), half)
@@ -175,7 +176,7 @@ RECIPES = [
             "predict the next piece of a program",
             {
                 "smoke": GPTRun(steps=3, batch=4, dim=64, layers=2, corpus="python", measured=1000),
-                "laptop": GPTRun(steps=150, corpus="python"),
+                "laptop": GPTRun(steps=40, corpus="python", measured=15_000),
                 "long": GPTRun(steps=6000, context=128, weight_decay=0.1, corpus="python"),
                 "gpu": GPTRun(
                     steps=3000, batch=64, context=256, dim=384, layers=6, heads=6, learning_rate=3e-3, corpus="python"

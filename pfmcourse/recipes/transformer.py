@@ -267,7 +267,7 @@ def _metrics(config: Any, data: Corpus, model: Translator) -> dict[str, float]:
 class TransformerRun:
     """One run of the Transformer."""
 
-    steps: int = 500
+    steps: int = 450
     dim: int = 128
     layers: int = 2
     heads: int = 4
@@ -287,7 +287,7 @@ class TransformerRun:
 class Seq2SeqRun:
     """One run of the recurrent baseline. It learns more slowly, so it gets more steps."""
 
-    steps: int = 1000
+    steps: int = 900
     dim: int = 128
     hidden: int = 256
     layers: int = 1

@@ -24,7 +24,7 @@ def library(tmp_path, monkeypatch):
         "json/decoder.py": "test = 1\n",
         "statistics.py": "test = 2\n",
         "empty.py": "",
-        "long.py": "x = 1\n" * 10_001,
+        "long.py": "x = 1\n" * 20_000,
         "test/test_abc.py": "left out\n",
         "unittest/tests/deep.py": "left out\n",
         "site-packages/torch/nn.py": "left out\n",
