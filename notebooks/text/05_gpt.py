@@ -1235,7 +1235,8 @@ lesson.claim(
 lesson.claim(
     "the live GPT beats every n-gram of characters, and is level with the best one of pieces",
     score["live"] < by_characters and score["live"] < by_key["ngram_pieces"] + 0.02,
-    f"{score['live']:.2f} against {by_characters:.2f} and {by_key['ngram_pieces']:.2f} bits per byte",
+    f"{score['live']:.2f} against {by_characters:.2f} and "
+    f"{by_key['ngram_pieces']:.2f} bits per byte",
 )
 lesson.claim(
     "the long GPT beats every compressor and every n-gram",

@@ -185,7 +185,7 @@ def test_bits_per_byte(model, short):
 @pytest.mark.parametrize("name", ["gpt", "gpt_python"])
 def test_laptop_and_long_train_the_same_network(name):
     laptop, long = (recipes.config(name, preset) for preset in ("laptop", "long"))
-    for field in ("vocab", "dim", "layers", "heads", "corpus", "measured"):
+    for field in ("vocab", "dim", "layers", "heads", "corpus"):
         assert getattr(laptop, field) == getattr(long, field), field
     assert long.steps * long.batch > laptop.steps * laptop.batch
     for preset in ("smoke", "laptop", "long", "gpu"):
