@@ -82,7 +82,7 @@ class GPT(nn.Module):
                 "Cut the text, or build a GPT with a larger context."
             )
         x = self.dropout(self.tokens(tokens) + self.positions.weight[past : past + time])
-        mask = causal_mask(time, past + time, tokens.device)
+        mask = causal_mask(time, past + time, tokens.device) if time > 1 else None  # the last may look everywhere
         for layer, block in enumerate(self.blocks):
             x = block(x, mask, cache=caches[layer] if caches else None)
         return self.norm(x)

@@ -64,7 +64,7 @@ def trainer(model, loss, precise):
 
 def gpt_pair(**changes):
     config = recipes.config("gpt", "laptop")
-    sizes = {"context": TIME, "dim": config.dim, "layers": config.layers, "heads": config.heads} | changes
+    sizes = {"context": TIME + 1, "dim": config.dim, "layers": config.layers, "heads": config.heads} | changes
     torch.manual_seed(0)
     ours = GPT(GPTConfig(config.vocab, activation="gelu_tanh", **sizes))
     theirs = convert.to_transformers(ours)
