@@ -1,6 +1,7 @@
 """Every test runs offline, on one thread, with the shapes in the annotations checked as it goes."""
 
 import os
+import sys
 
 os.environ["PFMCOURSE_OFFLINE"] = "1"
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -8,17 +9,18 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 from jaxtyping import install_import_hook  # noqa: E402
 
-install_import_hook(
-    [
-        "pfmcourse.nn",
-        "pfmcourse.models",
-        "pfmcourse.evaluate",
-        "pfmcourse.data",
-        "pfmcourse.recipes",
-        "pfmcourse.checks",
-    ],
-    "beartype.beartype",
-)
+if not any(argument.startswith("tests/benchmarks") for argument in sys.argv):  # what is timed runs as users run it
+    install_import_hook(
+        [
+            "pfmcourse.nn",
+            "pfmcourse.models",
+            "pfmcourse.evaluate",
+            "pfmcourse.data",
+            "pfmcourse.recipes",
+            "pfmcourse.checks",
+        ],
+        "beartype.beartype",
+    )
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
