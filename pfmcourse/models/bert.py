@@ -91,9 +91,10 @@ class BERT(nn.Module):
                 nn.init.normal_(parameter, std=0.02 if table else self.config.dim**-0.5)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
-        # To guess a hidden word one must look at its neighbours. From random tables and heads BERT needs many thousands
-        # of steps to find out who they are (the paper took a million). So the positions, which are learned, start from
-        # sines and cosines, and the heads of the first block start by looking one or two places back or ahead.
+        # To guess a hidden word one must look at its neighbours. From random tables and heads this network still
+        # guesses by frequency after hundreds of steps, for it has to find out who they are. So the positions, which
+        # are learned, start from sines and cosines, and the heads of the first block start by looking one or two
+        # places back or ahead.
         scale = 0.02 * math.sqrt(2)  # as large as the random vectors of the tokens
         self.positions.weight.data.copy_(scale * even_sinusoids(self.config.context, self.config.dim))
         offsets = [(-1) ** (head + 1) * (1 + head // 2) for head in range(self.config.heads)]  # -1, 1, -2, 2, ...
@@ -187,7 +188,7 @@ class BERT(nn.Module):
             None if mask is None else mask[row],
             place[:, None],
         )
-        found = logits[:, 0].float().log_softmax(-1)[each, truth]
+        found = single(logits[:, 0]).log_softmax(-1)[each, truth]
         return found.new_zeros(len(tokens)).index_add(0, row, found)
 
 

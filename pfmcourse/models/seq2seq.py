@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pfmcourse.base import CourseError
+from pfmcourse.nn.transformer import single
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Translator(nn.Module):
         """Cross-entropy in nats a token of the targets, start tokens and padding left out."""
         logits = self.logits(batch.source, batch.target[:, :-1])
         targets = batch.target[:, 1:].flatten()
-        return {"loss": F.cross_entropy(logits.flatten(0, 1).float(), targets, ignore_index=self.config.padding)}
+        return {"loss": F.cross_entropy(single(logits.flatten(0, 1)), targets, ignore_index=self.config.padding)}
 
     @torch.no_grad()
     def log_probability(

@@ -16,8 +16,8 @@ from pfmcourse.data import subwords
 from pfmcourse.models.bert import BERT, BERTConfig, MaskedText
 from pfmcourse.nn.masking import IGNORED, mask_tokens
 from pfmcourse.recipes import Recipe
-from pfmcourse.recipes.gpt import Text, corpus
-from pfmcourse.train import Batches, TrainConfig, map_tensors
+from pfmcourse.recipes.gpt import Text, corpus, training
+from pfmcourse.train import Batches, map_tensors
 
 ASKED = 0.15  # share of the tokens that are hidden when models are compared, however they were trained
 
@@ -198,18 +198,6 @@ def _model(config: BERTRun, data: Text) -> BERT:
     )
 
 
-def _training(config: BERTRun, data: Text) -> TrainConfig:
-    return TrainConfig(
-        steps=config.steps,
-        optimizer="muon",
-        learning_rate=config.learning_rate,
-        muon_learning_rate=config.muon_learning_rate,
-        weight_decay=config.weight_decay,
-        unit="tokens",
-        units_per_step=config.batch * config.context,
-    )
-
-
 SMOKE = {"steps": 3, "batch": 4, "dim": 64, "layers": 2, "measured": 20}
 GPU = {"steps": 6000, "batch": 256, "context": 128, "dim": 384, "layers": 6, "heads": 6, "dropout": 0.1}
 LONG = {"steps": 3500, "weight_decay": 0.1}
@@ -228,7 +216,7 @@ RECIPES = [
         data=lambda config: corpus("shakespeare", config.vocab, SPECIAL),
         model=_model,
         batches=_batches,
-        training=_training,
+        training=training,
         metrics=_metrics,
     )
     for name, purpose, changes in (

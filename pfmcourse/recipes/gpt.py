@@ -4,7 +4,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Int
@@ -134,7 +134,8 @@ def _batches(config: GPTRun, data: Text, seed: int) -> Batches:
     return lambda step, generator: windows(data.train, config.context + 1, config.batch, seed, step)
 
 
-def _training(config: GPTRun, data: Text) -> TrainConfig:
+def training(config: Any, data: Text) -> TrainConfig:
+    """Muon and AdamW at the configuration's rates, counting tokens; recipes of BERT train in the same way."""
     return TrainConfig(
         steps=config.steps,
         optimizer="muon",
@@ -155,7 +156,7 @@ RECIPES = [
         data=lambda config: corpus(config.corpus, config.vocab),
         model=_model,
         batches=_batches,
-        training=_training,
+        training=training,
         metrics=_metrics,
     )
     for name, purpose, presets in (
