@@ -2,9 +2,10 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from pfmcourse.base import CourseError, unknown_name
@@ -33,6 +34,20 @@ def special_tokens(tokens: Mapping[str, int], vocab: int) -> dict[str, int | Non
     return {name: tokens.get(name) for name in SPECIAL}
 
 
+def square(theirs: object, name: str) -> int:
+    """The one side of a setting that the reference takes as a number or as a pair; unequal sides raise CourseError."""
+    sides = tuple(theirs) if isinstance(theirs, Sequence) else (theirs, theirs)
+    if len(set(sides)) != 1:
+        raise CourseError(f"{name}={theirs!r} has no counterpart here: only squares have.")
+    return sides[0]
+
+
+def no_special_tokens(tokens: Mapping[str, int]) -> None:
+    """Raise CourseError where special tokens are given for a model that reads pictures."""
+    if tokens:
+        raise CourseError(f"{', '.join(tokens)}: a model that reads pictures has no special tokens. Leave them out.")
+
+
 @dataclass(frozen=True)
 class Weight:
     """One of our weights, and the reference's that hold the same numbers. ``{}`` stands for the number of a layer."""
@@ -41,22 +56,27 @@ class Weight:
     theirs: tuple[str, ...]  # several stand one below the other in ours, in this order
     transposed: bool = False
     extra: int = 0  # rows at the beginning that only the reference has and never uses; going back they are zeros
+    order: str = ""  # how its axes become ours, as einops writes it: "1 tokens dim -> tokens dim"
+    axes: Mapping[str, int] = field(default_factory=dict)  # sizes that ``order`` needs
 
     def read(self, theirs: Mapping[str, Tensor]) -> Tensor:
         """Our weight, made of the reference's."""
         found = torch.cat([theirs[name] for name in self.theirs])[self.extra :]
-        return found.T if self.transposed else found
+        found = found.T if self.transposed else found
+        return rearrange(found, self.order, **self.axes) if self.order else found
 
     def write(self, ours: Tensor) -> dict[str, Tensor]:
         """The reference's weights, made of ours."""
+        if self.order:
+            ours = rearrange(ours, " -> ".join(reversed(self.order.split(" -> "))), **self.axes).contiguous()
         whole = ours.T if self.transposed else ours
         whole = torch.cat([whole.new_zeros(self.extra, *whole.shape[1:]), whole]) if self.extra else whole
         return dict(zip(self.theirs, whole.chunk(len(self.theirs)), strict=True))
 
 
-def weight(ours: str, theirs: str, *, extra: int = 0) -> Weight:
-    """A row of a table: one weight that is one weight over there."""
-    return Weight(ours, (theirs,), extra=extra)
+def weight(ours: str, theirs: str, *, extra: int = 0, order: str = "", **axes: int) -> Weight:
+    """A row of a table: one weight that is one weight over there; ``order`` says how its axes become ours."""
+    return Weight(ours, (theirs,), extra=extra, order=order, axes=axes)
 
 
 def layer(ours: str, *theirs: str, transposed: bool = False) -> list[Weight]:
@@ -68,6 +88,11 @@ def layer(ours: str, *theirs: str, transposed: bool = False) -> list[Weight]:
 def inside(module: str, rows: Sequence[Weight]) -> list[Weight]:
     """The rows where the reference has all of it in a module of this name."""
     return [dataclasses.replace(row, theirs=tuple(f"{module}.{name}" for name in row.theirs)) for row in rows]
+
+
+def within(module: str, rows: Sequence[Weight]) -> list[Weight]:
+    """The rows where ours has all of it in a module of this name."""
+    return [dataclasses.replace(row, ours=f"{module}.{row.ours}") for row in rows]
 
 
 def for_each_layer(rows: Sequence[Weight], layers: int) -> list[Weight]:

@@ -62,6 +62,8 @@ class MAE(nn.Module):
         )
         self.norm = nn.LayerNorm(dim, eps=config.encoder.epsilon)
         self.pixels = nn.Linear(dim, config.encoder.channels * config.encoder.patch**2)
+        nn.init.zeros_(self.pixels.weight)  # paints nothing at first: normalised patches cost 1, not more
+        nn.init.zeros_(self.pixels.bias)
 
     def encode(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch dim"]:
         """What the encoder says about pictures of which it sees everything: the part that is kept."""
@@ -76,6 +78,12 @@ class MAE(nn.Module):
 
     def _paint(self, images: Tensor, visible: Tensor, hidden: Tensor | None) -> Float[Tensor, "batch some numbers"]:
         """What the decoder paints in the ``hidden`` places (None: everywhere), having seen the ``visible`` ones."""
+        size = self.config.encoder.size
+        if images.shape[-2:] != (size, size):
+            raise CourseError(
+                f"this masked autoencoder has positions for pictures of {size} x {size} pixels, not of "
+                f"{images.shape[-2]} x {images.shape[-1]}: resize them. Only its encoder reads other sizes."
+            )
         batch = torch.arange(len(images), device=images.device)[:, None]
         seen = self.bridge(self.encoder.read(self.encoder.embed(images)[batch, visible]))
         places = self.config.encoder.patches

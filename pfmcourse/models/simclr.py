@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from pfmcourse.base import CourseError
 from pfmcourse.nn.contrastive import info_nce, nt_xent
+from pfmcourse.nn.transformer import single
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,9 @@ class MoCo(nn.Module):
 
     The keys in the queue were made by a copy of the encoder that changes slowly (a running mean of its weights): were
     it to change fast, old and new keys could not be compared.
+
+    Left out: the paper exchanges pictures between GPUs before the keys' batch norm, so that the norm cannot betray
+    which pictures came together. On one device there is nobody to exchange with.
     """
 
     def __init__(
@@ -73,8 +77,11 @@ class MoCo(nn.Module):
         momentum: float = 0.99,
     ) -> None:
         super().__init__()
-        if temperature <= 0 or not 0 <= momentum < 1:
-            raise CourseError(f"temperature={temperature} must be above 0 and momentum={momentum} in [0, 1).")
+        if temperature <= 0 or not 0 <= momentum < 1 or queue < 1:
+            raise CourseError(
+                f"temperature={temperature} must be above 0, momentum={momentum} in [0, 1), and queue={queue} at "
+                "least 1."
+            )
         self.encoder, self.temperature, self.momentum = encoder, temperature, momentum
         self.projection = Projection(encoder.config.dim, projected)
         self.slow = copy.deepcopy(nn.ModuleList([self.encoder, self.projection])).requires_grad_(False)
@@ -94,11 +101,12 @@ class MoCo(nn.Module):
     @torch.no_grad()
     def _keys(self, images: Tensor) -> Tensor:
         encoder, projection = self.slow
-        return F.normalize(projection(encoder.encode(images)).float(), dim=1)
+        return F.normalize(single(projection(encoder.encode(images))), dim=1)
 
     @torch.no_grad()
     def _enqueue(self, keys: Tensor) -> None:
-        """The oldest keys make room for new ones."""
+        """The oldest keys make room for new ones; of a batch larger than the queue the last ones stay."""
+        keys = keys[-len(self.queue) :]
         places = (self.oldest + torch.arange(len(keys), device=keys.device)) % len(self.queue)
         self.queue[places] = keys
         self.oldest.copy_((self.oldest + len(keys)) % len(self.queue))

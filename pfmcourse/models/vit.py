@@ -98,7 +98,13 @@ class ViT(nn.Module):
         self.positions[self.special :] = sincos_positions(side, side, self.config.dim)
 
     def embed(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch patches dim"]:
-        """A vector for each patch: its pixels through one matrix, plus where it stands."""
+        """A vector for each patch: its pixels through one matrix, plus where it stands.
+
+        Pictures may have another size than the configuration says: the positions are stretched. Raises CourseError for
+        a size that is no multiple of a patch, and for another number of channels.
+        """
+        if images.shape[1] != self.config.channels:
+            raise CourseError(f"pictures of {images.shape[1]} channels for a ViT with channels={self.config.channels}.")
         height, width = (side // self.config.patch for side in images.shape[-2:])
         positions = interpolate_positions(self.positions[self.special :], height, width)
         return self.patch_embedding(patchify(images, self.config.patch)) + positions
@@ -172,7 +178,7 @@ class ViT(nn.Module):
 
     def with_new_head(self, classes: int) -> "ViT":
         """A copy with the same encoder and a fresh head for another task; the copy shares nothing with this network."""
-        copy = ViT(dataclasses.replace(self.config, classes=classes)).to(self.class_token.device)
+        copy = ViT(dataclasses.replace(self.config, classes=classes)).to(self.class_token)
         heads = ("head.", "distillation_head.")
         state = {name: value for name, value in self.state_dict().items() if not name.startswith(heads)}
         copy.load_state_dict(state, strict=False)

@@ -41,9 +41,10 @@ def info_nce(
     queue: Float[Tensor, "others dim"],
     temperature: float,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """The loss in nats, and the share of queries whose key is nearer than the whole queue; row i of both is one picture.
+    """The loss in nats, and the share of queries whose key is nearer than the whole queue.
 
-    Only the keys of the queue count as others, as in MoCo. ``queue`` holds rows of length 1.
+    Row i of queries and keys is one picture. Only the keys of the queue count as others, as in MoCo; its rows have
+    length 1.
     """
     queries = _unit(queries)
     own = (queries * _unit(keys)).sum(1, keepdim=True)

@@ -9,7 +9,7 @@ import math
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pfmcourse.base import CourseError
@@ -66,3 +66,38 @@ def interpolate_positions(
     plane = rearrange(positions, "(rows columns) dim -> 1 dim rows columns", columns=side)
     plane = F.interpolate(plane, size=(rows, columns), mode="bicubic", align_corners=False)
     return rearrange(plane, "1 dim rows columns -> (rows columns) dim")
+
+
+def blockwise_mask(count: int, side: int, share: float, generator: torch.Generator) -> Bool[Tensor, "count patches"]:
+    """Which patches to hide in each of ``count`` pictures of ``side`` x ``side`` patches: rectangles, true is hidden.
+
+    After algorithm 1 of Bao, Dong, Piao, Wei (2021), "BEiT: BERT Pre-Training of Image Transformers": rectangles of
+    random size, with sides in a ratio between 0.3 and 1 / 0.3, fall on random places until ``share`` of the patches is
+    hidden. Changed, so that all pictures are done at once: a rectangle may be as large as the whole share whatever is
+    hidden already, and of the one that is too many only the upper rows fall, so that every picture hides exactly
+    round(share x patches). The smallest rectangle has 16 patches of 196 in the paper, and the same part of all here.
+    Raises CourseError for a share that hides nothing or everything.
+    """
+    patches = side * side
+    wanted = round(share * patches)
+    if not 0 < wanted < patches:
+        raise CourseError(f"share={share} of {patches} patches hides {wanted}: at least one must be hidden, one seen.")
+    most = 16  # rectangles: enough up to a share of 3/4; should they not be, the upper patches make up the number
+    area, ratio, down, across = torch.rand(4, count, most, generator=generator)
+    smallest = min(patches * 16 / 196, wanted)
+    area = smallest + (wanted - smallest) * area
+    ratio = torch.exp((2 * ratio - 1) * math.log(1 / 0.3))
+    places = torch.arange(side)
+
+    def within(length: Tensor, where: Tensor) -> Bool[Tensor, "count most side"]:
+        length = length.round().clamp(1, side)
+        begin = (where * (side - length + 1)).floor()
+        return (places >= begin[..., None]) & (places < (begin + length)[..., None])
+
+    rows, columns = within((area * ratio).sqrt(), down), within((area / ratio).sqrt(), across)
+    covered = rows[..., :, None] & columns[..., None, :]
+    # The number of the first rectangle that covers a patch; within a rectangle, the patches count from the top.
+    first = torch.where(covered, torch.arange(most, dtype=torch.int16)[:, None, None], most).amin(1).flatten(1)
+    order = first.int() * patches + torch.arange(patches, dtype=torch.int32)
+    hidden = order.topk(wanted, largest=False, sorted=False).indices
+    return torch.zeros(count, patches, dtype=torch.bool).scatter(1, hidden, True)

@@ -5,9 +5,9 @@ appendix A: a random part of the picture, resized; mirrored; other colours; some
 random numbers. The parts are cut out by one ``grid_sample``. All changes of colour are linear in the three channels, so
 they are multiplied into one matrix of 3 x 4 for each picture, and the pixels are touched once.
 
-Changed: brightness, contrast, saturation and hue always come in this order; hue turns in the YIQ plane, where a turn is
-a matrix, and not in HSV. No blur: at 32 pixels the paper uses none either. New, for letters and drawings on white
-paper: a turn by some degrees, and colours inverted or exchanged.
+Changed: brightness, contrast, saturation and hue always come in this order; values are cut off at 0 and 1 only after
+the last of them; hue turns in the YIQ plane, where a turn is a matrix, and not in HSV. No blur: at 32 pixels the paper
+uses none either. New, for letters and drawings on white paper: a turn by some degrees, and colours inverted.
 """
 
 import math
@@ -45,15 +45,17 @@ _YIQ = torch.tensor([_LUMA, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)])
 def crop_matrices(count: int, views: Views, generator: torch.Generator) -> Float[Tensor, "count 2 3"]:
     """One random part a picture, mirrored or not, as ``affine_grid`` takes it; it lies inside the picture.
 
-    With a rotation the corners may lie outside.
+    The shares of area are drawn evenly, and each ratio so that both sides fit. With a rotation the corners may lie
+    outside, and a picture that is not square is sheared a little.
     """
 
     def chance(*shape: int) -> Tensor:
         return torch.rand(shape, generator=generator, device=generator.device)
 
     area = views.smallest + (1 - views.smallest) * chance(count)
-    ratio = torch.exp((2 * chance(count) - 1) * math.log(views.stretch))
-    width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
+    reach = torch.clamp(-area.log(), max=math.log(views.stretch))  # further, and a side would be longer than 1
+    ratio = torch.exp((2 * chance(count) - 1) * reach)
+    width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)  # against rounding
     x, y = ((1 - side) * (2 * chance(count) - 1) for side in (width, height))
     flip = 1 - 2 * (chance(count) < views.mirror).float()
     angle = torch.deg2rad(views.rotation * (2 * chance(count) - 1))
@@ -76,13 +78,14 @@ def colour_matrices(
     def factor(reach: float) -> Tensor:
         return (1 + reach * (2 * chance(count) - 1))[:, None, None]
 
-    unit, luma = torch.eye(3), torch.tensor([_LUMA]).expand(3, 3)
+    where = generator.device
+    unit, luma, yiq = torch.eye(3, device=where), torch.tensor([_LUMA], device=where).expand(3, 3), _YIQ.to(where)
     brightness, contrast, saturation = (factor(x) for x in (views.brightness, views.contrast, views.saturation))
     turn = 2 * math.pi * views.hue * (2 * chance(count) - 1)
     hue = unit.repeat(count, 1, 1)
     hue[:, 1, 1] = hue[:, 2, 2] = turn.cos()
     hue[:, 1, 2], hue[:, 2, 1] = -turn.sin(), turn.sin()
-    hue = torch.linalg.inv(_YIQ) @ hue @ _YIQ
+    hue = torch.linalg.inv(yiq) @ hue @ yiq
     colours = contrast * brightness * hue @ (saturation * unit + (1 - saturation) * luma)
     offset = ((1 - contrast) * brightness)[:, 0] * mean[:, None].to(brightness)
     matrix = torch.cat([colours, offset.expand(count, 3)[..., None]], dim=2)
@@ -92,7 +95,7 @@ def colour_matrices(
     grey = (chance(count) < views.grey)[:, None, None]
     matrix = torch.where(grey, luma @ matrix, matrix)
     invert = (chance(count) < views.invert)[:, None, None]
-    return torch.where(invert, F.pad(torch.zeros(3, 3), (0, 1), value=1.0) - matrix, matrix)
+    return torch.where(invert, F.pad(torch.zeros_like(unit), (0, 1), value=1.0) - matrix, matrix)
 
 
 def view(
@@ -107,5 +110,5 @@ def view(
     grid = F.affine_grid(crop_matrices(count, views, generator).to(where), list(images.shape), align_corners=False)
     seen = F.grid_sample(images, grid.to(images.dtype), padding_mode="border", align_corners=False)
     mean = seen.mean((2, 3)) @ torch.tensor(_LUMA, device=where, dtype=images.dtype)
-    matrix = colour_matrices(count, mean.cpu() if mean.is_cuda else mean, views, generator).to(images)
+    matrix = colour_matrices(count, mean, views, generator).to(images)
     return torch.baddbmm(matrix[:, :, 3:], matrix[:, :, :3], seen.flatten(2)).clamp(0, 1).view_as(seen)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from pfmcourse import base
-from pfmcourse.data import digits, emoji, glyphs, minilm, shakespeare, source, word_pairs
+from pfmcourse.data import digits, emoji, glyphs, minilm, photographs, shakespeare, source, word_pairs
 
 
 @pytest.fixture
@@ -59,6 +59,9 @@ def test_the_licence_is_the_one_in_the_packages_metadata(name):
         fonts = " ".join(file.name for file in importlib.metadata.files(entry.package) if "LICENSE" in file.name)
         assert ("STIX" in fonts) == ("STIX" in entry.licence)
         assert ("DEJAVU" in fonts.upper()) == ("DejaVu" in entry.licence)
+    elif name == "photographs":  # the metadata speaks of code; test_photographs.py looks at each picture
+        assert facts["License"].split("License: ")[1].startswith("BSD-3-Clause")
+        assert entry.licence.endswith("the package: BSD-3-Clause")
     elif facts["License"]:
         stated = facts["License"].replace("CC-BY-SA-4.0", "CC BY-SA 4.0")
         assert entry.licence.startswith(stated)
@@ -75,7 +78,8 @@ def test_every_requirement_is_the_one_that_is_installed_for_the_course():
 
 
 def test_each_module_has_cards_and_every_card_has_a_module():
-    cards = [card for module in (digits, emoji, glyphs, minilm, shakespeare, word_pairs) for card in module.CARD]
+    modules = (digits, emoji, glyphs, minilm, photographs, shakespeare, word_pairs)
+    cards = [card for module in modules for card in module.CARD]
     assert sorted(cards) == sorted(source.catalog())
 
 
