@@ -64,6 +64,14 @@ class Glyphs:
         chosen = self.images[rows], self.labels[rows], self.font[rows]
         return Glyphs(*chosen, self.letters, self.scripts, self.fonts)
 
+    def written_in(self, *scripts: str) -> "Glyphs":
+        """Only the letters of these scripts. Raises UnknownName for a script that is not one of `SCRIPTS`."""
+        for script in scripts:
+            if script not in SCRIPTS:
+                raise base.unknown_name("script", script, SCRIPTS)
+        wanted = torch.tensor([script in scripts for script in self.scripts])
+        return self.select(torch.nonzero(wanted[self.labels]).flatten())
+
     def split(self, part: str) -> "Glyphs":
         """The pictures of ``train`` (fourteen fonts) or of ``test`` (two others: an italic one and a bold one)."""
         if part not in ("train", "test"):
