@@ -33,7 +33,7 @@ class MAERun:
     share: float = 0.75  # of the patches that are hidden
     patch: int = 4
     dim: int = 128
-    layers: int = 6
+    layers: int = 4
     decoder_dim: int = 64
     decoder_layers: int = 2
     normalise: bool = True  # whether each patch is painted with mean 0 and variance 1
@@ -53,7 +53,7 @@ class BEiTRun:
     vocab: int = 256  # visual tokens
     patch: int = 4
     dim: int = 128
-    layers: int = 6
+    layers: int = 4
     optimizer: Literal["adamw", "muon"] = "muon"
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.05
@@ -190,7 +190,7 @@ RECIPES = [
             presets={
                 "smoke": dataclasses.replace(base, **SMALL, decoder_dim=32, decoder_layers=1),
                 "laptop": base,
-                "long": dataclasses.replace(base, steps=4000),
+                "long": dataclasses.replace(base, steps=2000),
                 "gpu": dataclasses.replace(base, **LARGE),
             },
             data=lambda config: pictures_of(config.pictures),
@@ -216,7 +216,7 @@ RECIPES = [
         presets={
             "smoke": BEiTRun(**SMALL, vocab=32),
             "laptop": BEiTRun(),
-            "long": BEiTRun(steps=2000),
+            "long": BEiTRun(steps=1000),
             "gpu": BEiTRun(**LARGE),
         },
         data=lambda config: tokenised(config.pictures, config.patch, config.vocab),
@@ -234,7 +234,7 @@ RECIPES = [
             for preset, sizes in {
                 "smoke": {"steps": 3, "batch": 16, "dim": 32},
                 "laptop": {"steps": 100, "dim": 128},
-                "long": {"steps": 1000, "dim": 128},
+                "long": {"steps": 600, "dim": 128},
                 "gpu": {"pictures": "cifar10", "steps": 20000, "batch": 1024, "dim": 384},
             }.items()
         },

@@ -170,7 +170,7 @@ class PicturesRun:
 def vit_for(pictures: Unlabelled, **changes: object) -> ViTConfig:
     """The ViT of the vision lessons for these pictures: 49 patches of a letter, 64 of an emoji."""
     channels, size = pictures.pictures.shape[1:3]
-    base = ViTConfig(size=size, channels=channels, positions="sincos", pooling="mean")
+    base = ViTConfig(size=size, channels=channels, layers=4, positions="sincos", pooling="mean")
     return dataclasses.replace(base, **changes)
 
 
@@ -273,7 +273,7 @@ def _recipe(name: str, purpose: str, **changes: object) -> Recipe:
         presets={
             "smoke": dataclasses.replace(base, **SMOKE),
             "laptop": base,
-            "long": dataclasses.replace(base, steps=6000),
+            "long": dataclasses.replace(base, steps=3000),
             "gpu": dataclasses.replace(base, **GPU),
         },
         data=lambda config: unlabelled(config.pictures),

@@ -123,7 +123,7 @@ RECIPES = [
         presets={
             "smoke": dataclasses.replace(base, steps=3, batch=16, dim=32, layers=2, width=4),
             "laptop": base,
-            "long": dataclasses.replace(base, steps=3000),
+            "long": dataclasses.replace(base, steps=1500),
             "gpu": dataclasses.replace(base, steps=20000, batch=1024, dim=384, layers=12, width=128),
         },
         data=lambda config: letters(),
