@@ -190,7 +190,7 @@ RECIPES = [
             presets={
                 "smoke": dataclasses.replace(base, **SMALL, decoder_dim=32, decoder_layers=1),
                 "laptop": base,
-                "long": dataclasses.replace(base, steps=2000),
+                "long": dataclasses.replace(base, steps={"letters": 2000, "emoji": 1000, "photographs": 600}[base.pictures]),
                 "gpu": dataclasses.replace(base, **LARGE),
             },
             data=lambda config: pictures_of(config.pictures),
@@ -216,7 +216,7 @@ RECIPES = [
         presets={
             "smoke": BEiTRun(**SMALL, vocab=32),
             "laptop": BEiTRun(),
-            "long": BEiTRun(steps=1000),
+            "long": BEiTRun(steps=500),
             "gpu": BEiTRun(**LARGE),
         },
         data=lambda config: tokenised(config.pictures, config.patch, config.vocab),
@@ -234,7 +234,7 @@ RECIPES = [
             for preset, sizes in {
                 "smoke": {"steps": 3, "batch": 16, "dim": 32},
                 "laptop": {"steps": 100, "dim": 128},
-                "long": {"steps": 600, "dim": 128},
+                "long": {"steps": 500, "dim": 128},
                 "gpu": {"pictures": "cifar10", "steps": 20000, "batch": 1024, "dim": 384},
             }.items()
         },

@@ -273,7 +273,7 @@ def _recipe(name: str, purpose: str, **changes: object) -> Recipe:
         presets={
             "smoke": dataclasses.replace(base, **SMOKE),
             "laptop": base,
-            "long": dataclasses.replace(base, steps=3000),
+            "long": dataclasses.replace(base, steps=1200 if base.pictures == "emoji" else 2500),
             "gpu": dataclasses.replace(base, **GPU),
         },
         data=lambda config: unlabelled(config.pictures),
