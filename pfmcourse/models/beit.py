@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from pfmcourse.base import CourseError
 from pfmcourse.models.convnet import Pictures
+from pfmcourse.nn.patch_codes import PatchCodes
 from pfmcourse.nn.patches import patchify, sincos_positions
 from pfmcourse.nn.transformer import Activation, FeedForward, single
 
@@ -235,6 +236,30 @@ class BEiT(nn.Module):
     def with_new_head(self, classes: int) -> "BEiTClassifier":
         """A copy of the encoder with a head for another task; it shares nothing with this network."""
         return BEiTClassifier(self, classes)
+
+
+@dataclass(frozen=True)
+class HoledPictures:
+    """A batch of pictures with holes, before anybody has made tokens of them."""
+
+    images: Float[Tensor, "batch channels height width"]
+    mask: Bool[Tensor, "batch patches"]  # true where a patch is hidden
+
+
+class BEiTWithCodes(nn.Module):
+    """A BEiT and the tokenizer whose words it guesses. The two belong together: other codes, other words."""
+
+    def __init__(self, encoder: BEiT, codes: PatchCodes) -> None:
+        super().__init__()
+        self.encoder, self.codes = encoder, codes
+
+    def encode(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch dim"]:
+        """What the encoder says about pictures without holes: the part that is kept."""
+        return self.encoder.encode(images)
+
+    def forward(self, batch: HoledPictures) -> dict[str, Tensor]:
+        """BEiT's loss and accuracy, on the tokens that the codes make of the pictures."""
+        return self.encoder(MaskedPictures(batch.images, batch.mask, self.codes.encode(batch.images)))
 
 
 class BEiTClassifier(nn.Module):

@@ -4,17 +4,18 @@ The same pictures as in lesson simclr, so that the two can be compared; and tile
 for BEiT and, to compare, for SimCLR.
 """
 
+import copy
 import dataclasses
 import functools
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
 from pfmcourse.data import photographs
-from pfmcourse.models.beit import BEiT, BEiTConfig, MaskedPictures
+from pfmcourse.models.beit import BEiT, BEiTConfig, BEiTWithCodes, HoledPictures
 from pfmcourse.models.mae import MAE, MAEConfig
 from pfmcourse.nn.patch_codes import PatchCodes, learn_codes
 from pfmcourse.nn.patches import blockwise_mask
@@ -28,7 +29,7 @@ class MAERun:
     """One run of a masked autoencoder."""
 
     pictures: Literal["letters", "emoji", "cifar10", "photographs"] = "letters"
-    steps: int = 350
+    steps: int = 180
     batch: int = 256
     share: float = 0.75  # of the patches that are hidden
     patch: int = 4
@@ -84,7 +85,9 @@ def _changed(config: MAERun | BEiTRun, pictures: Tensor, generator: torch.Genera
     images = fractions(pictures[rows])
     if config.pictures == "letters":
         return CHANGES["letters"](images, generator)
-    gentle = dataclasses.replace(CHANGES["emoji"], views=dataclasses.replace(CHANGES["emoji"].views, jitter=0, grey=0))
+    gentle = dataclasses.replace(
+        CHANGES["emoji"], views=dataclasses.replace(CHANGES["emoji"].views, jitter=0.0, grey=0.0)
+    )
     return gentle(images, generator)
 
 
@@ -137,32 +140,31 @@ def tokenised(name: str, patch: int, vocab: int) -> Tokenised:
     return Tokenised(pictures, learn_codes(fractions(pictures[some]), patch, vocab, seed=0))
 
 
-def _beit(config: BEiTRun, data: Tokenised) -> BEiT:
+def _beit(config: BEiTRun, data: Tokenised) -> BEiTWithCodes:
     channels, size = data.pictures.shape[1:3]
-    return BEiT(BEiTConfig(config.vocab, size, config.patch, channels, config.dim, config.layers))
+    beit = BEiT(BEiTConfig(config.vocab, size, config.patch, channels, config.dim, config.layers))
+    return BEiTWithCodes(beit, copy.deepcopy(data.codes))
 
 
 def _beit_batches(config: BEiTRun, data: Tokenised, seed: int) -> Batches:
-    pictures, codes = data.pictures.to(device()), data.codes.to(device())
+    pictures = data.pictures.to(device())
     side = pictures.shape[-1] // config.patch
 
-    def draw(step: int, generator: torch.Generator) -> MaskedPictures:
+    def draw(step: int, generator: torch.Generator) -> HoledPictures:
         images = _changed(config, pictures, generator)
-        mask = blockwise_mask(config.batch, side, config.share, generator).to(images.device)
-        return MaskedPictures(images, mask, codes.encode(images))
+        return HoledPictures(images, blockwise_mask(config.batch, side, config.share, generator).to(images.device))
 
     return draw
 
 
 @torch.no_grad()
-def _beit_metrics(config: BEiTRun, data: Tokenised, model: BEiT) -> dict[str, float]:
+def _beit_metrics(config: BEiTRun, data: Tokenised, model: BEiTWithCodes) -> dict[str, float]:
     model.eval()
     where = next(model.parameters()).device
     images = fractions(_held_out(config.pictures)) if config.pictures != "cifar10" else fractions(data.pictures[:500])
     side = images.shape[-1] // config.patch
     mask = blockwise_mask(len(images), side, config.share, torch.Generator().manual_seed(0))
-    tokens: Int64[Tensor, "pictures patches"] = data.codes.to(where).encode(images.to(where))
-    measured = model(MaskedPictures(images.to(where), mask.to(where), tokens))
+    measured = model(HoledPictures(images.to(where), mask.to(where)))
     found = {f"test_{name}": float(value) for name, value in measured.items()}
     if config.pictures != "cifar10":
         found |= simclr.metrics(PicturesRun(pictures=config.pictures), unlabelled(config.pictures), model)
@@ -180,6 +182,7 @@ def _training(config: MAERun | BEiTRun, data: Unlabelled | Tokenised) -> TrainCo
 
 
 SMALL = {"steps": 3, "batch": 16, "dim": 32, "layers": 2}
+LONG = {"letters": 2000, "emoji": 800, "photographs": 500}  # steps
 LARGE = {"pictures": "cifar10", "steps": 20000, "batch": 1024, "dim": 384, "layers": 12}
 RECIPES = [
     *(
@@ -190,7 +193,9 @@ RECIPES = [
             presets={
                 "smoke": dataclasses.replace(base, **SMALL, decoder_dim=32, decoder_layers=1),
                 "laptop": base,
-                "long": dataclasses.replace(base, steps={"letters": 2000, "emoji": 1000, "photographs": 600}[base.pictures]),
+                "long": dataclasses.replace(
+                    base, steps={"letters": 2000, "emoji": 800, "photographs": 500}[base.pictures]
+                ),
                 "gpu": dataclasses.replace(base, **LARGE),
             },
             data=lambda config: pictures_of(config.pictures),
@@ -216,7 +221,7 @@ RECIPES = [
         presets={
             "smoke": BEiTRun(**SMALL, vocab=32),
             "laptop": BEiTRun(),
-            "long": BEiTRun(steps=500),
+            "long": BEiTRun(steps=400),
             "gpu": BEiTRun(**LARGE),
         },
         data=lambda config: tokenised(config.pictures, config.patch, config.vocab),
@@ -234,7 +239,7 @@ RECIPES = [
             for preset, sizes in {
                 "smoke": {"steps": 3, "batch": 16, "dim": 32},
                 "laptop": {"steps": 100, "dim": 128},
-                "long": {"steps": 500, "dim": 128},
+                "long": {"steps": 300, "dim": 128},
                 "gpu": {"pictures": "cifar10", "steps": 20000, "batch": 1024, "dim": 384},
             }.items()
         },

@@ -55,16 +55,16 @@ class LettersRun:
     """One run on printed letters with their labels."""
 
     network: Literal["vit", "convnet", "deit"] = "vit"
-    steps: int = 300
+    steps: int = 250
     batch: int = 128
     share: float = 1.0  # of the training pictures that are used
     changed: bool = True  # whether pictures are warped and cropped
-    patch: int = 4
-    dim: int = 128
+    patch: int = 7
+    dim: int = 96
     layers: int = 4
-    width: int = 48  # filters of the convolutional network's first layer
+    width: int = 40  # filters of the convolutional network's first layer
     optimizer: Literal["adamw", "muon"] = "muon"
-    learning_rate: float = 2e-3
+    learning_rate: float = 4e-3
     weight_decay: float = 0.05
 
 

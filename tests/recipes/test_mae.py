@@ -206,3 +206,12 @@ def test_a_beit_that_always_says_one_token_is_right_as_often_as_it_is_there(quic
     side = held_out.shape[-1] // config.patch
     mask = mae.blockwise_mask(len(held_out), side, config.share, torch.Generator().manual_seed(0))
     assert found["test_accuracy"] == pytest.approx(float((tokens == common)[mask].float().mean()))
+
+
+def test_simclr_shows_its_vit_two_views_of_each_picture():
+    config, data, draw = batches("simclr_vit")
+    batch = draw(0, torch.Generator().manual_seed(5))
+    assert batch.first.shape == batch.second.shape == (config.batch, *data.pictures.shape[1:])
+    assert not torch.equal(batch.first, batch.second)
+    loss = recipes.get("simclr_vit").model(config, data)(batch)["loss"]
+    assert 0 < float(loss) < 10

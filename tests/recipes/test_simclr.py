@@ -14,6 +14,7 @@ from pfmcourse.models.simclr import MoCo, SimCLR, TwoViews
 from pfmcourse.models.vit import ViT
 from pfmcourse.recipes import simclr
 from pfmcourse.recipes.simclr import CHANGES, PicturesRun, Task, Unlabelled
+from pfmcourse.train import fit
 
 NAMES = ("simclr", "simclr_emoji", "moco", "rotation", "jigsaw")
 TINY = PicturesRun(steps=2, batch=6, width=4, dim=16, projected=8, queue=12)
@@ -231,6 +232,30 @@ def test_a_run_at_smoke_ends_with_its_metrics_and_again_with_the_same(name, monk
     assert one.history.units == 3 * 32 and one.history.unit == "pictures"
     ours, theirs = one.model.state_dict(), two.model.state_dict()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+@pytest.mark.parametrize("method", ["simclr", "moco"])
+def test_an_interrupted_run_goes_on_with_its_queue_and_ends_the_same(method, tmp_path):
+    config = dataclasses.replace(TINY, method=method, steps=5)
+    draw = simclr.batches(config, known(), 0)
+
+    def made():
+        torch.manual_seed(1)
+        return simclr.network(config, known())
+
+    def stopped(step, generator):
+        if step == 3:
+            raise KeyboardInterrupt
+        return draw(step, generator)
+
+    straight, halted, other = made(), made(), made()
+    schedule, path = dataclasses.replace(simclr.training(config, known()), precision="fp32"), tmp_path / "run"
+    fit(straight, draw, schedule)
+    assert fit(halted, stopped, schedule, checkpoint=path).interrupted
+    assert fit(other, draw, schedule, checkpoint=path).resumed_at == 3
+    ours, theirs = straight.state_dict(), other.state_dict()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert method == "simclr" or int(straight.oldest) == 5 * 6 % 12
 
 
 # Measuring -----------------------------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ def test_scripts_that_are_kept_for_later_are_in_neither_part():
     assert not set(printed.written_in(*SEEN).labels.tolist()) & set(kept.labels.tolist())
     seen = same_picture(letters.images) | same_picture(letters.test_images)
     unseen = same_picture(recipe.fractions(kept.images[:, None]))
-    # A few Armenian letters are drawn as Latin ones in some fonts, though not in the font that decides.
+    # One Armenian letter is the Latin o in four fonts, though not in the font that decides what is one shape.
     assert len(unseen) > 1000 and len(seen & unseen) < 0.02 * len(unseen)
 
 
