@@ -29,7 +29,7 @@ class MAERun:
     """One run of a masked autoencoder."""
 
     pictures: Literal["letters", "emoji", "cifar10", "photographs"] = "letters"
-    steps: int = 180
+    steps: int = 110
     batch: int = 256
     share: float = 0.75  # of the patches that are hidden
     patch: int = 4

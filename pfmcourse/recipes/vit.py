@@ -55,7 +55,7 @@ class LettersRun:
     """One run on printed letters with their labels."""
 
     network: Literal["vit", "convnet", "deit"] = "vit"
-    steps: int = 250
+    steps: int = 220
     batch: int = 128
     share: float = 1.0  # of the training pictures that are used
     changed: bool = True  # whether pictures are warped and cropped
