@@ -90,7 +90,7 @@ letter_steps = lesson.at(150, smoke=2)  # from scratch, one picture a letter
 emoji_steps = lesson.at(150, smoke=2)  # from scratch, emoji
 rows_a_step = lesson.at(64, smoke=16)  # labelled pictures, drawn with replacement
 draws = lesson.at({10: 3, 20: 2, 100: 1}, smoke={10: 1, 20: 1, 100: 1})  # labels -> draws of them
-short_draws = lesson.at({20: 3}, smoke={20: 1})
+short_draws = lesson.at({20: 2}, smoke={20: 1})
 patient_draws = {20: 1}
 letter_draws = lesson.at(5, smoke=2)  # of one picture a letter, for what needs no training
 letter_scratch_draws = 1
