@@ -89,8 +89,8 @@ tuning_steps = lesson.at(100, smoke=2)  # of fine-tuning
 letter_steps = lesson.at(150, smoke=2)  # from scratch, one picture a letter
 emoji_steps = lesson.at(150, smoke=2)  # from scratch, emoji
 rows_a_step = lesson.at(64, smoke=16)  # labelled pictures, drawn with replacement
-draws = lesson.at({10: 3, 20: 2, 100: 1}, smoke={10: 1, 20: 1, 100: 1})  # labels -> draws of them
-short_draws = lesson.at({20: 2}, smoke={20: 1})
+draws = lesson.at({10: 4, 20: 3, 100: 1}, smoke={10: 1, 20: 1, 100: 1})  # labels -> draws of them
+short_draws = lesson.at({20: 3}, smoke={20: 1})
 patient_draws = {20: 1}
 letter_draws = lesson.at(5, smoke=2)  # of one picture a letter, for what needs no training
 letter_scratch_draws = 1

@@ -154,7 +154,7 @@ class PicturesRun:
     pictures: PictureSet = "letters"
     method: Literal["simclr", "moco", "rotation", "jigsaw"] = "simclr"
     encoder: Literal["convnet", "vit"] = "convnet"
-    steps: int = 200
+    steps: int = 250
     batch: int = 256
     width: int = 24  # filters of the convolutional network's first layer
     dim: int = 256  # of the features
