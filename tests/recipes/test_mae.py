@@ -7,7 +7,7 @@ import torch
 
 from pfmcourse import recipes
 from pfmcourse.data import emoji, photographs
-from pfmcourse.models.beit import BEiT
+from pfmcourse.models.beit import BEiTWithCodes
 from pfmcourse.models.mae import MAE
 from pfmcourse.models.simclr import SimCLR
 from pfmcourse.nn.patches import patchify
@@ -16,7 +16,7 @@ from pfmcourse.recipes.mae import Tokenised
 from pfmcourse.recipes.simclr import Unlabelled, fractions
 
 PAINTERS = ("mae", "mae_emoji", "mae_photographs")
-KINDS = dict.fromkeys(PAINTERS, MAE) | {"beit": BEiT, "simclr_vit": SimCLR}
+KINDS = dict.fromkeys(PAINTERS, MAE) | {"beit": BEiTWithCodes, "simclr_vit": SimCLR}
 
 
 @pytest.fixture
@@ -133,20 +133,27 @@ def test_a_painter_sees_true_colours():
         assert torch.allclose(inside, wanted[..., 4:-4, 4:-4], atol=1e-5)
 
 
-def test_beit_asks_for_the_tokens_of_the_pictures_that_it_shows():
+def test_beit_asks_for_the_nearest_codes_of_the_pictures_that_it_shows():
     config, data, draw = batches("beit")
     batch = draw(0, torch.Generator().manual_seed(5))
+    codes = recipes.get("beit").model(config, data).codes
     patches = patchify(batch.images, config.patch)
-    nearest = torch.cdist(patches.double(), data.codes.codes.cpu().double()).argmin(-1)
-    chosen = data.codes.codes.cpu()[batch.tokens]
+    tokens = codes.encode(batch.images)
+    nearest = torch.cdist(patches.double(), codes.codes.double()).argmin(-1)
     # Where two codes are as near, either may be the token: distances decide, not numbers.
-    gap = (patches - chosen).square().sum(-1) - (patches - data.codes.codes.cpu()[nearest]).square().sum(-1)
-    assert gap.abs().max() < 1e-4 and (nearest == batch.tokens).float().mean() > 0.99
+    gap = (patches - codes.codes[tokens]).square().sum(-1) - (patches - codes.codes[nearest]).square().sum(-1)
+    assert gap.abs().max() < 1e-4 and (nearest == tokens).float().mean() > 0.99
     hidden = round(config.share * patches.shape[1])
     assert (batch.mask.sum(1) == hidden).all()
     again = draw(3, torch.Generator().manual_seed(5))
-    for field in ("images", "mask", "tokens"):
+    for field in ("images", "mask"):
         assert torch.equal(getattr(batch, field), getattr(again, field))
+
+
+def test_beit_keeps_its_codes_with_its_weights():
+    config, data, _ = batches("beit")
+    model = recipes.get("beit").model(config, data)
+    assert torch.equal(model.state_dict()["codes.codes"], data.codes.codes.cpu())
 
 
 def test_the_vocabulary_comes_from_the_pictures_of_pretraining_and_is_the_same_again():
@@ -200,7 +207,7 @@ def test_a_beit_that_always_says_one_token_is_right_as_often_as_it_is_there(quic
     tokens = data.codes.encode(held_out)
     common = int(tokens.flatten().mode().values)
     with torch.no_grad():
-        model.head.bias[common] = 9.0
+        model.encoder.head.bias[common] = 9.0
     found = recipes.get("beit").metrics(config, data, model)
     assert found == recipes.get("beit").metrics(config, data, model)
     side = held_out.shape[-1] // config.patch
