@@ -5,11 +5,14 @@ The suite's own conftest.py sets one thread for the tests; here every run choose
 
 import json
 import platform
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+
+sys.path.insert(0, str(Path(__file__).parent))  # the benchmarks share measure.py
 
 RESULTS = Path(__file__).with_name("results.json")
 
