@@ -1,6 +1,7 @@
 """Weights to and from other libraries' models: one file per system, every weight named.
 
 `from_transformers` and `to_transformers` know what the files in this folder list in ``CONVERSIONS``.
+`from_dgl` and `to_dgl` hand over graphs.
 """
 
 import functools
@@ -15,6 +16,8 @@ from torch import nn
 
 from pfmcourse.base import CourseError, require, unknown_name
 from pfmcourse.convert import names
+from pfmcourse.convert.dgl_graphs import from_dgl as from_dgl
+from pfmcourse.convert.dgl_graphs import to_dgl as to_dgl
 from pfmcourse.convert.names import Weight
 
 
@@ -30,6 +33,9 @@ class Conversion:
     tied: Mapping[str, str]  # the reference's second names -> the names of the same weights in the table
     needs: Mapping[str, object] = field(default_factory=dict)  # settings of the reference that have no counterpart here
     suits: Callable[[Any], bool] = lambda config: True  # whether a model of ours has all that the reference needs
+    build: Callable[[Any], nn.Module] | None = (
+        None  # our configuration -> our model, where it is not ours(configuration)
+    )
 
 
 @functools.cache
@@ -55,7 +61,8 @@ def from_transformers(reference: Any) -> nn.Module:
             raise CourseError(f"a {kind} with {name}={found!r} has no counterpart here: only {name}={wanted!r} has.")
     weights = names.read(reference.state_dict(), conversion.table(reference.config), conversion.tied)
     with torch.random.fork_rng(devices=[]):  # an initialisation that is overwritten should not use up random numbers
-        ours = conversion.ours(conversion.sizes(reference.config)).to(reference.device, reference.dtype)
+        build = conversion.build or conversion.ours
+        ours = build(conversion.sizes(reference.config)).to(reference.device, reference.dtype)
     names.load(ours, weights)
     return ours.train(reference.training)
 

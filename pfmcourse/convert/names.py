@@ -12,6 +12,7 @@ from pfmcourse.base import CourseError, unknown_name
 
 SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
 ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
+ACTIVATIONS |= {"quick_gelu": "gelu_quick"}
 
 
 def activation_of(theirs: str) -> str:
@@ -61,7 +62,9 @@ class Weight:
 
     def read(self, theirs: Mapping[str, Tensor]) -> Tensor:
         """Our weight, made of the reference's."""
-        found = torch.cat([theirs[name] for name in self.theirs])[self.extra :]
+        parts = [theirs[name] for name in self.theirs]
+        found = torch.cat(parts) if len(parts) > 1 else parts[0]  # which may be a single number
+        found = found[self.extra :] if self.extra else found
         found = found.T if self.transposed else found
         return rearrange(found, self.order, **self.axes) if self.order else found
 
@@ -71,7 +74,8 @@ class Weight:
             ours = rearrange(ours, " -> ".join(reversed(self.order.split(" -> "))), **self.axes).contiguous()
         whole = ours.T if self.transposed else ours
         whole = torch.cat([whole.new_zeros(self.extra, *whole.shape[1:]), whole]) if self.extra else whole
-        return dict(zip(self.theirs, whole.chunk(len(self.theirs)), strict=True))
+        parts = whole.chunk(len(self.theirs)) if len(self.theirs) > 1 else (whole,)
+        return dict(zip(self.theirs, parts, strict=True))
 
 
 def weight(ours: str, theirs: str, *, extra: int = 0, order: str = "", **axes: int) -> Weight:

@@ -42,6 +42,8 @@ class ViTConfig:
     dropout: float = 0.0
     activation: Activation = "gelu"
     epsilon: float = 1e-6  # of the norms
+    patch_bias: bool = True  # whether the matrix that reads a patch has a bias; CLIP's has none
+    norm_before: bool = False  # one more norm in front of the first block, as in CLIP
 
     @property
     def patches(self) -> int:
@@ -58,7 +60,7 @@ class ViT(nn.Module):
             raise CourseError(f"size={config.size} is no multiple of patch={config.patch}.")
         self.config = config
         dim, self.special = config.dim, 1 + config.distillation
-        self.patch_embedding = nn.Linear(config.channels * config.patch**2, dim)
+        self.patch_embedding = nn.Linear(config.channels * config.patch**2, dim, bias=config.patch_bias)
         self.class_token = nn.Parameter(torch.zeros(dim))
         if config.distillation:
             self.distillation_token = nn.Parameter(torch.zeros(dim))
@@ -66,6 +68,7 @@ class ViT(nn.Module):
         self.positions = nn.Parameter(
             torch.zeros(self.special + config.patches, dim), requires_grad=config.positions == "learned"
         )
+        self.first_norm = nn.LayerNorm(dim, eps=config.epsilon) if config.norm_before else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(
             Block(
@@ -110,12 +113,11 @@ class ViT(nn.Module):
         return self.patch_embedding(patchify(images, self.config.patch)) + positions
 
     def _sentence(self, patches: Float[Tensor, "batch some dim"]) -> Float[Tensor, "batch tokens dim"]:
-        """The embedded patches with the special tokens in front."""
+        """What the first block reads: the embedded patches with the special tokens in front."""
         tokens = [self.class_token, self.distillation_token] if self.config.distillation else [self.class_token]
         special = torch.stack(tokens) + self.positions[: self.special]
-        return torch.cat(
-            [repeat(special, "some dim -> batch some dim", batch=len(patches)).to(patches), patches], dim=1
-        )
+        special = repeat(special, "some dim -> batch some dim", batch=len(patches)).to(patches)
+        return self.first_norm(torch.cat([special, patches], dim=1))
 
     def read(self, patches: Float[Tensor, "batch some dim"]) -> Float[Tensor, "batch tokens dim"]:
         """All tokens after the last norm, for these embedded patches: the class token, DeiT's token, the patches."""

@@ -394,7 +394,7 @@ def test_what_ours_cannot_become(kind, wanted, tokens, words):
 
 
 def test_a_model_without_counterpart_is_named():
-    with pytest.raises(UnknownName, match=r"'ConvNet'.*Known: BERT, BEiT, GPT"):
+    with pytest.raises(UnknownName, match=r"'ConvNet'.*Known: BERT, BEiT, CLIP, GPT"):
         convert.to_transformers(ConvNet(ConvNetConfig(classes=2)))
 
 

@@ -13,7 +13,18 @@ import pytest
 import torch
 
 from pfmcourse import base
-from pfmcourse.data import digits, emoji, glyphs, minilm, photographs, shakespeare, source, word_pairs
+from pfmcourse.data import (
+    digits,
+    emoji,
+    glyphs,
+    icons,
+    minilm,
+    molecules,
+    photographs,
+    shakespeare,
+    source,
+    word_pairs,
+)
 
 
 @pytest.fixture
@@ -78,7 +89,7 @@ def test_every_requirement_is_the_one_that_is_installed_for_the_course():
 
 
 def test_each_module_has_cards_and_every_card_has_a_module():
-    modules = (digits, emoji, glyphs, minilm, photographs, shakespeare, word_pairs)
+    modules = (digits, emoji, glyphs, icons, minilm, molecules, photographs, shakespeare, word_pairs)
     cards = [card for module in modules for card in module.CARD]
     assert sorted(cards) == sorted(source.catalog())
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pfmcourse.nn.contrastive import info_nce, nt_xent
+from pfmcourse.nn.contrastive import clip_loss, info_nce, nt_xent
 
 
 def vectors(*shape, seed=0):
@@ -128,3 +128,73 @@ def test_gradients_are_finite_where_all_vectors_are_alike():
     loss, _ = nt_xent(first, first.detach(), 0.05)
     loss.backward()
     assert loss.item() == pytest.approx(math.log(7), rel=1e-6) and first.grad.isfinite().all()
+
+
+# CLIP
+
+
+def naive_clip(images, texts, scale, same=None):
+    """Figure 3 of the paper, pair by pair, in both directions; captions with one number are left out of the sums."""
+    count, total = len(images), 0.0
+    for one, other in ((images, texts), (texts, images)):
+        for i in range(count):
+            others = [k for k in range(count) if k == i or same is None or same[k] != same[i]]
+            candidates = sum(torch.exp(cosine(one[i], other[k]) * scale) for k in others)
+            total = total - torch.log(torch.exp(cosine(one[i], other[i]) * scale) / candidates)
+    return total / (2 * count)
+
+
+@pytest.mark.parametrize("scale", [1.0, 14.3, 100.0])
+@pytest.mark.parametrize(
+    "same", [None, torch.tensor([0, 1, 0, 2, 0]), torch.arange(5), torch.zeros(5, dtype=torch.long)]
+)
+def test_clip_loss_is_the_naive_loop(scale, same):
+    images, texts = vectors(5, 4).requires_grad_(), vectors(5, 4, seed=1).requires_grad_()
+    scale = torch.tensor(scale, dtype=torch.float64, requires_grad=True)
+    loss, _ = clip_loss(images, texts, scale, same)
+    expected = naive_clip(images, texts, scale, same)
+    assert abs(loss.item() - expected.item()) < 1e-9
+    found, wanted = (torch.autograd.grad(x, (images, texts, scale)) for x in (loss, expected))
+    for one, other in zip(found, wanted, strict=True):
+        assert (one - other).abs().max() < 1e-9
+        assert one.abs().max() > 1e-6 or (same is not None and not same.any()), "all captions alike: nothing to learn"
+
+
+def test_clip_loss_of_blind_and_of_perfect_vectors():
+    loss, found = clip_loss(vectors(40, 4000), vectors(40, 4000, seed=1), 1)
+    assert abs(loss.item() - math.log(40)) < 0.01 and found < 0.2
+    first = torch.eye(6, dtype=torch.float64)
+    loss, found = clip_loss(first, first, 10.0)
+    assert loss.item() == pytest.approx(math.log(1 + 5 * math.exp(-10)), abs=1e-12) and found == 1
+    loss, found = clip_loss(first, first[[0, 1, 2, 3, 5, 4]], 10.0)
+    assert found.item() == pytest.approx(4 / 6), "two pictures are taken for one another"
+
+
+def test_clip_loss_treats_both_sides_alike_and_cares_for_neither_order_nor_length():
+    images, texts, same = vectors(5, 8), vectors(5, 8, seed=1), torch.tensor([3, 1, 3, 0, 2])
+    loss, order = clip_loss(images, texts, 7.0, same)[0], torch.tensor([3, 0, 4, 1, 2])
+    assert torch.allclose(clip_loss(texts, images, 7.0, same)[0], loss, atol=1e-12)
+    assert torch.allclose(clip_loss(images[order], texts[order], 7.0, same[order])[0], loss, atol=1e-12)
+    assert torch.allclose(clip_loss(30 * images, texts / 7, 7.0, same)[0], loss, atol=1e-12)
+    assert not torch.allclose(clip_loss(images, texts[order], 7.0, same)[0], loss, atol=1e-3)
+
+
+def test_the_same_caption_twice_is_no_mistake():
+    """Two pictures of one caption: told apart by nothing, and punished for it unless one says so."""
+    images = torch.eye(3, dtype=torch.float64)[[0, 0, 1, 2]]
+    loss, found = clip_loss(images, images, 100.0)
+    assert loss.item() == pytest.approx(math.log(2) / 2, abs=1e-9) and found == 0.75
+    loss, found = clip_loss(images, images, 100.0, torch.tensor([5, 5, 1, 2]))
+    assert loss.item() == pytest.approx(0, abs=1e-9) and found == 1
+
+
+def test_clip_loss_is_counted_in_single_precision():
+    images, texts = vectors(64, 16), vectors(64, 16, seed=1)
+    expected = naive_clip(images.bfloat16().double(), texts.bfloat16().double(), 100.0)
+    loss, _ = clip_loss(images.bfloat16(), texts.bfloat16(), 100.0)
+    assert loss.dtype == torch.float32 and abs(loss.item() - expected.item()) < 1e-3
+    images, texts = images.float(), texts.float()
+    plain = clip_loss(images, texts, 100.0)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(clip_loss(images, texts, 100.0)[0], plain), "autocast changes nothing"
+        assert (F.normalize(images) @ F.normalize(texts).T).dtype == torch.bfloat16, "though it would"

@@ -104,6 +104,7 @@ def test_hidden_is_four_times_the_width_by_default():
     [
         ("relu", lambda x: x.clamp(min=0)),
         ("gelu", lambda x: x / 2 * (1 + torch.erf(x / math.sqrt(2)))),
+        ("gelu_quick", lambda x: x / (1 + torch.exp(-1.702 * x))),
         ("gelu_tanh", lambda x: x / 2 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))),
     ],
 )
