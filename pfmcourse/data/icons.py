@@ -52,7 +52,7 @@ wikipedia windows wordpress xamarin xbox xing xmpp yahoo youtube zcool zend zhih
 BRANDS = frozenset(_MARKS.split())
 
 
-def _stem(word: str) -> str:
+def stem(word: str) -> str:
     """A word in small letters without the s of the plural; "glass" keeps its two."""
     word = word.lower()
     return word[:-1] if word.endswith("s") and not word.endswith("ss") else word
@@ -86,8 +86,8 @@ class Icons:
         """
         if isinstance(words, str):
             raise base.CourseError(f"without wants a list of words, not one text. Write: without({words.split()!r}).")
-        out = {_stem(piece) for word in words for piece in re.split(r"[\W_]+", word)}
-        kept = [index for index, name in enumerate(self.names) if not out & set(map(_stem, name.split()))]
+        out = {stem(piece) for word in words for piece in re.split(r"[\W_]+", word)}
+        kept = [index for index, name in enumerate(self.names) if not out & set(map(stem, name.split()))]
         return self.select(torch.tensor(kept, dtype=torch.int64))
 
 

@@ -1,10 +1,10 @@
 """Small organic molecules as graphs, with properties that people measured, descriptors, fingerprints and scaffolds.
 
-The structures are PubChem's, in two tables of 73,162 chemicals together inside the package chemicals. What was measured comes from
-smaller tables of the same package, the first that has a value: boiling points from the CRC Handbook, then the NIST
-WebBook; melting points from the CRC Handbook, then Bradley's Open Melting Point Dataset, then the WebBook; logP (how
-much more a substance likes octanol than water, as log10 of the ratio) from Syracuse Research; permittivity from the CRC
-Handbook. The package's Yaws table of boiling points is not used: it holds absurd values (3,773 K).
+The structures are PubChem's, in two tables of 73,162 chemicals together inside the package chemicals. What was measured
+comes from smaller tables of the same package, the first that has a value: boiling points from the CRC Handbook, then
+the NIST WebBook; melting points from the CRC Handbook, then Bradley's Open Melting Point Dataset, then the WebBook;
+logP (how much more a substance likes octanol than water, as log10 of the ratio) from Syracuse Research; permittivity
+from the CRC Handbook. The package's Yaws table of boiling points is not used: it holds absurd values (3,773 K).
 
 **What is left out**, with the number of rows in `Molecules.removed`: salts and mixtures, what RDKit cannot read, single
 atoms, elements outside `ELEMENTS`, molecules without carbon or with more than 40 heavy atoms, isotopes, radicals, ions.
@@ -22,6 +22,7 @@ The descriptors leave out Crippen's logP and everything else that is made from h
 hand logP over.
 """
 
+import contextlib
 import functools
 import gzip
 import hashlib
@@ -32,9 +33,9 @@ import re
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -193,9 +194,7 @@ def _rdkit() -> SimpleNamespace:
     chem = base.require("rdkit.Chem", RDKIT, "reading molecules")
     facts = base.require("rdkit.Chem.rdMolDescriptors", RDKIT, "describing molecules")
     fingerprints = base.require("rdkit.Chem.rdFingerprintGenerator", RDKIT, "fingerprints of molecules")
-    properties = facts.Properties(
-        [name for name in facts.Properties.GetAvailableProperties() if name not in _LEFT_OUT]
-    )
+    properties = facts.Properties([name for name in facts.Properties.GetAvailableProperties() if name not in _LEFT_OUT])
     hybrid, bond = chem.HybridizationType, chem.BondType
     return SimpleNamespace(
         chem=chem,
@@ -481,22 +480,39 @@ def _serve() -> None:
     sys.stdout.buffer.write(pickle.dumps(_read_rows(pickle.load(sys.stdin.buffer))))
 
 
-def _read_elsewhere(smiles: Sequence[str]) -> dict[str, Any]:
-    """`_read_rows` in another process, or in this one if there cannot be another.
+@contextlib.contextmanager
+def _read_elsewhere(smiles: Sequence[str]) -> Iterator[Callable[[], dict[str, Any]]]:
+    """`_read_rows` in another process, or in this one if there cannot be another; what is given waits for the result.
 
     A process of its own and not one of multiprocessing's: those run the reader's script again, with its training.
+    Rows and result go through files, so that neither process waits for the other to take them.
     """
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", "from pfmcourse.data import molecules; molecules._serve()"],
-            input=pickle.dumps(list(smiles)),
-            capture_output=True,
-            check=True,
-            cwd=base.repository(),
-        )
-        return pickle.loads(done.stdout)
-    except (OSError, subprocess.SubprocessError, pickle.UnpicklingError, EOFError):
-        return _read_rows(smiles)
+    with tempfile.TemporaryFile() as rows, tempfile.TemporaryFile() as read:
+        pickle.dump(list(smiles), rows)
+        rows.seek(0)
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-c", "from pfmcourse.data import molecules; molecules._serve()"],
+                stdin=rows,
+                stdout=read,
+                stderr=subprocess.DEVNULL,
+                cwd=base.repository(),
+            )
+        except OSError:
+            yield lambda: _read_rows(smiles)
+            return
+
+        def result() -> dict[str, Any]:
+            if process.wait():
+                return _read_rows(smiles)
+            read.seek(0)
+            return pickle.load(read)
+
+        try:
+            yield result
+        finally:
+            process.kill()
+            process.wait()
 
 
 def _read_parts(smiles: Sequence[str], processes: int) -> list[dict[str, Any]]:
@@ -504,9 +520,8 @@ def _read_parts(smiles: Sequence[str], processes: int) -> list[dict[str, Any]]:
     if processes < 2 or len(smiles) < _WORTH_A_PROCESS:
         return [_read_rows(smiles)]
     middle = round(0.53 * len(smiles))  # the other process has to start first
-    with ThreadPoolExecutor(1) as pool:
-        rest = pool.submit(_read_elsewhere, smiles[middle:])
-        return [_read_rows(smiles[:middle]), rest.result()]
+    with _read_elsewhere(smiles[middle:]) as rest:
+        return [_read_rows(smiles[:middle]), rest()]
 
 
 def _joined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

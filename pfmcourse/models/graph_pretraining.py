@@ -302,18 +302,29 @@ class Regressor(Task):
     """A GIN with a linear head for one property, which it trains further; give it a copy to keep the original.
 
     ``mean`` and ``spread`` (the standard deviation) of the training values turn them into numbers near 0 and back. The
-    head starts at zero: every molecule gets the mean.
+    head starts at zero: every molecule gets the mean. With ``frozen_norms`` the batch norms keep, in training too, the
+    means that they learned in pretraining: those of some dozen molecules are worse.
     """
 
-    def __init__(self, encoder: GIN, mean: float = 0.0, spread: float = 1.0) -> None:
+    def __init__(self, encoder: GIN, mean: float = 0.0, spread: float = 1.0, frozen_norms: bool = False) -> None:
         super().__init__(encoder)
         if not spread > 0:
             raise CourseError(f"spread={spread} must be above 0: with one value only there is nothing to learn.")
+        self.frozen_norms = frozen_norms
         self.head = nn.Linear(self.config.features, 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self.register_buffer("mean", torch.tensor(float(mean)))
         self.register_buffer("spread", torch.tensor(float(spread)))
+
+    def train(self, mode: bool = True) -> "Regressor":
+        """As in torch, but frozen norms stay in evaluation."""
+        super().train(mode)
+        if self.frozen_norms:
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm1d):
+                    module.eval()
+        return self
 
     def forward(self, batch: Measured) -> dict[str, Tensor]:
         """Smooth L1 of the standardised values, and the mean absolute error in the property's unit."""

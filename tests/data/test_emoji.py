@@ -34,6 +34,16 @@ def concept_of(data, name):
     return data.concept_names[data.concepts[index(data, name)]]
 
 
+def test_what_is_left_out_is_counted(data, monkeypatch):
+    assert emoji.left_out() == {"part of other emoji": 5}
+    drawn = source.Source.paths
+    monkeypatch.setattr(
+        source.Source, "paths", lambda entry, folder: [p for p in drawn(entry, folder) if p.stem != "1F680"]
+    )
+    assert emoji.left_out() == {"part of other emoji": 5, "no picture": 1}  # a rocket with a name only
+    assert "🚀" not in [row["character"] for row in emoji._table(False)]
+
+
 def test_all_fields_are_about_the_same_emoji(data):
     assert len(data) == 1898
     assert data.pictures.shape == (1898, 3, 32, 32)

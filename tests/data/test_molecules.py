@@ -97,7 +97,8 @@ def test_two_processes_give_what_one_gives(monkeypatch):
 def test_without_a_second_process_the_first_does_its_work(monkeypatch):
     rows = ["CCO", "C(C)O", "[Na+].[Cl-]", "C"]
     monkeypatch.setattr(sys, "executable", "no-such-python")
-    found = molecules._read_elsewhere(rows)
+    with molecules._read_elsewhere(rows) as rest:
+        found = rest()
     assert found["canonical"] == ["CCO", "CCO", "", ""] and found["smiles"] == ["CCO"]
     assert found["reasons"] == ["", "", "salt or mixture", "no bond"]
 
