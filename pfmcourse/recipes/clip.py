@@ -1,7 +1,8 @@
 """Lesson clip: pictures and their names, brought together.
 
-Emoji of the training concepts with their names, and icons, which are many more. An icon whose name holds a word that
-only held-out emoji have is left out, so that what CLIP knows of a held-out concept it has put together itself.
+Emoji of the training concepts with their names, and icons, which are many more. Some icons show, in another style, a
+concept whose emoji are held out. The recipe clip learns from them too, as the real CLIP has seen most things somewhere
+on the web; clip_unnamed leaves out every icon whose name holds a word that only held-out emoji have.
 """
 
 import dataclasses
@@ -38,6 +39,7 @@ class ClipRun:
 
     text: Literal["minilm", "words"] = "minilm"  # a frozen reader of English, or one that is trained here
     icons: int | None = None  # at most so many; None: all
+    named: bool = True  # whether an icon's name may hold a word that of all emoji only held-out ones have
     skin_tones: bool = False
     size: int = 32  # of the pictures, in pixels
     steps: int = 300
@@ -130,10 +132,10 @@ def held_words() -> tuple[str, ...]:
 
 
 @functools.lru_cache(maxsize=2)
-def pairs_of(text: str, most: int | None, size: int, skin_tones: bool, vocab: int) -> Pairs:
+def pairs_of(text: str, most: int | None, named: bool, size: int, skin_tones: bool, vocab: int) -> Pairs:
     """The pairs to train on; of the icons at most ``most``, evenly taken from the list."""
     drawn = emoji.load(size, languages=("en",), skin_tones=skin_tones).split("train")
-    others = icons.load(size).without(held_words())
+    others = icons.load(size) if named else icons.load(size).without(held_words())
     if most is not None:
         others = others.select(torch.linspace(0, len(others) - 1, most).long().unique())
     captions = [*drawn.names["en"], *others.names]
@@ -203,6 +205,22 @@ def pixel_neighbours(
     return vectors[nearest].mean(1) - vectors.mean(0)
 
 
+def heard_of(names: Sequence[str], captions: Sequence[str]) -> Int64[Tensor, " names"]:
+    """How much of each held-out emoji's name the captions hold: 0 a word nowhere, 1 every word, 2 in emoji alone.
+
+    0: a word of it is in no caption. 1: every word is, but some only in icons' captions. 2: every word is in names of
+    training emoji.
+    """
+    unheard = set(held_words())
+    spoken = {icons.stem(word) for caption in captions for word in caption.split()}
+
+    def level(name: str) -> int:
+        new = {icons.stem(word) for word in name.split()} & unheard
+        return 2 if not new else 1 if new <= spoken else 0
+
+    return torch.tensor([level(name) for name in names], dtype=torch.int64)
+
+
 def metrics(config: ClipRun, data: Pairs, model: CLIP) -> Mapping[str, float]:
     """Recall at 10, both ways, on the emoji of the validation concepts."""
     held = emoji.load(config.size, languages=("en",)).split("validation")
@@ -217,7 +235,7 @@ def metrics(config: ClipRun, data: Pairs, model: CLIP) -> Mapping[str, float]:
 
 def pairs(config: ClipRun) -> Pairs:
     """The pairs of a run."""
-    return pairs_of(config.text, config.icons, config.size, config.skin_tones, config.vocab)
+    return pairs_of(config.text, config.icons, config.named, config.size, config.skin_tones, config.vocab)
 
 
 def network(config: ClipRun, data: Pairs) -> CLIP:
@@ -277,7 +295,7 @@ def _recipe(name: str, purpose: str, long: int, **changes: object) -> Recipe:
                 run, icons=200 if run.icons is None else 0, steps=3, batch=32, width=4, dim=32, vocab=300, text_layers=1
             ),
             "laptop": run,
-            "long": dataclasses.replace(run, steps=long),
+            "long": dataclasses.replace(run, steps=long, batch=512, share=0.25),
             "gpu": dataclasses.replace(
                 run, steps=20_000, batch=1024, size=64, width=64, dim=512, skin_tones=True, text_layers=6, text_dim=256
             ),
@@ -396,6 +414,7 @@ def _student_training(config: StudentRun, data: Translations) -> TrainConfig:
 
 RECIPES = [
     _recipe("clip", "bring pictures and the vectors of their names together", long=1000),
+    _recipe("clip_unnamed", "CLIP without any icon that is called like a held-out emoji", long=1000, named=False),
     _recipe("clip_emoji", "CLIP on emoji alone, without icons", long=400, icons=0),
     _recipe("clip_words", "CLIP with a text tower that starts from nothing", long=1000, text="words"),
     Recipe(
