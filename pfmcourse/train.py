@@ -159,9 +159,15 @@ def _lengths(batch: Any) -> list[int]:
 
 
 def _pieces(batch: Any, rank: int, world: int, accumulate: int) -> list[Any]:
-    """This process's share ``[rank::world]`` of the global batch, cut into ``accumulate`` pieces along axis 0."""
+    """This process's share ``[rank::world]`` of the global batch, cut into ``accumulate`` pieces along axis 0.
+
+    A batch whose tensors have axes of their own, such as one of graphs, cuts itself: ``batch.cut(count)`` gives the
+    pieces, the i-th with the rows ``[i::count]``.
+    """
     if world == accumulate == 1:
         return [batch]
+    if hasattr(batch, "cut"):
+        return batch.cut(world * accumulate)[rank::world]
     lengths = set(_lengths(batch))
     if len(lengths) != 1 or min(lengths) % (world * accumulate):
         raise CourseError(

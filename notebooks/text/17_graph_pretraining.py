@@ -813,15 +813,15 @@ for name, values in relative.items():
     lesson.record(f"{name}_live", change, "change against a random GIN", f"{at[name]} labels")
 
 # %% [markdown] slideshow={"slide_type": "fragment"}
-# **Negative transfer.** Predicting **properties** helps everywhere. The others bring nothing that
-# stands out from the luck of the draws (a few percent, see the tables), and **context prediction**
-# does harm, most of all to logP: what it taught is worth less than random weights. To say which
-# surroundings belong to an atom, one need not know what the molecule is like as a whole, and
-# layers that random weights would have filled with counts of pieces now hold something else. Hu
-# and others saw it first: tasks on nodes alone, without one on whole graphs, can make predictions
-# worse. Sun and others found that with good features and a fair rival most of the reported gains
-# go away. GraphCL asks about wholes, too, but a molecule without a fifth of its atoms is another
-# molecule, with other properties: the wrong thing not to care about.
+# **Negative transfer.** Predicting **properties** is ahead everywhere, and clearly so on logP. The
+# others bring nothing that stands out from the luck of the draws (a few percent, see the tables),
+# and **context prediction** does harm, most of all to logP: what it taught is worth less than
+# random weights. To say which surroundings belong to an atom, one need not know what the molecule
+# is like as a whole, and layers that random weights would have filled with counts of pieces now
+# hold something else. Hu and others saw it first: tasks on nodes alone, without one on whole
+# graphs, can make predictions worse. Sun and others found that with good features and a fair rival
+# most of the reported gains go away. GraphCL asks about wholes, too, but a molecule without a
+# fifth of its atoms is another molecule, with other properties: the wrong thing not to care about.
 #
 # Nor is pretraining always the best there is. Look at permittivity: there, the descriptors
 # themselves, with a regression, do as well or better.
@@ -1109,7 +1109,8 @@ lesson.claim(
     of_melting["descriptors, ridge"].mean - of_melting["frozen, live"].mean > 1,
     " K against ".join(
         f"{of_melting[one].mean:.1f}" for one in ("frozen, live", "descriptors, ridge")
-    ),
+    )
+    + " K",
 )
 excess = {
     name: results[name]["fingerprints, ridge"][middle].mean

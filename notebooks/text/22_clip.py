@@ -11,13 +11,12 @@
 #     name: python3
 # ---
 
-# LEAD: THE STORY CHANGED - read /work/scratch/STORY22.md before going on, then delete this line.
 # %% [markdown] slideshow={"slide_type": "slide"}
 # # CLIP
 #
 # Many pictures come with words: a caption, a file name, an alt text. Nobody wrote them as labels.
 # In this lesson two networks, one for pictures and one for texts, learn **which text belongs to
-# which picture**. Then any phrase finds pictures, and any list of phrases is a classifier.
+# which picture**. Then a phrase searches pictures, and any list of phrases is a classifier.
 #
 # After this lesson you can
 #
@@ -249,7 +248,7 @@ plots.image_grid(
         *(test.pictures[row] for row in some),
         *(train.pictures[by_concept[row]] for row in some),
     ],
-    row_titles=["random: held out", "nearest in train", "by concept: held out", "nearest in train"],
+    row_titles=["random: held out", "nearest in train", "concept: held out", "nearest in train"],
     columns=8,
     size=56,
     title="A random split, and one by concept",
@@ -260,9 +259,10 @@ print(f"random split: {len(copies) / len(asked):.0%} have a variant of themselve
 # In a random split, copying the neighbour's name looks like understanding. So all variants of a
 # concept are in one part.
 #
-# Nothing in this lesson is tuned on the validation part, so *held out* is validation and test
-# together from here on. And we test on **one picture of each concept**: whether the woman or the
-# man is found first is luck, and three variants are not three pieces of evidence.
+# The validation part has served to choose the sizes of the networks, and serves no more. More
+# concepts say more, so *held out* is validation and test **together** from here on. And we take
+# **one picture of each concept**: whether the woman or the man is found first is luck, and three
+# variants are not three pieces of evidence.
 
 
 # %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
@@ -456,7 +456,7 @@ plots.attention_map(
     scores[twelve][:, twelve].clamp(min=0),
     names,
     numbers=False,
-    title="Cosine of pictures (rows) and names (columns)",
+    title="Pictures (rows) and names",
 )
 
 # %% [markdown] slideshow={"slide_type": "fragment"}
@@ -470,10 +470,7 @@ plots.attention_map(
 
 # %% slideshow={"slide_type": "fragment"}
 shelf = looked(long.model, held.pictures)
-phrases = [
-    "wild animals of the forest", "something to eat", "traffic on the street",
-    "clothes and shoes", "an unhappy person", "instruments of a scientist",
-]  # fmt: skip
+phrases = ["wild animals", "car", "pointing finger", "sad face", "something to eat", "music"]
 asked = recipe.text_vectors(long.model, phrases)
 hits = (asked @ shelf.T).topk(8, dim=1).indices
 plots.image_grid(
@@ -486,8 +483,10 @@ plots.image_grid(
 )
 
 # %% [markdown] slideshow={"slide_type": "fragment"}
-# No row is perfect, no row is luck. The phrases are no names of emoji: MiniLM knows what is meant
-# by them, and the picture tower has learned where MiniLM puts things.
+# The upper rows ask for things that **look alike** and are named as captions name them. The lower
+# ones ask for a use, and get nearly nonsense, with no hint that it is. MiniLM knows what is meant;
+# but the picture tower has seen too few pairs to know what edible things have in common. One hit in
+# three among the first ten, as measured below, feels like this.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ### A search box
@@ -524,14 +523,14 @@ def box():
                 search(change["new"])
 
     line.observe(show, names="value")
-    line.value = "hot food"
+    line.value = "car"
     return ipywidgets.VBox([line, answer])
 
 
 if search_box:
     display(box())
 else:
-    for phrase in ("hot food", "music and film", "things that fly"):
+    for phrase in ("animal", "a person at work", "sailing boat"):
         search(phrase)
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
@@ -560,8 +559,9 @@ plots.bars(
 )
 
 # %% [markdown] slideshow={"slide_type": "fragment"}
-# A network this size knows its training pairs nearly by heart. What counts is the other bar, and
-# there is a long way to go. A thousand and a half drawings do not show what all things look like.
+# (One look each.) A network this size knows its training pairs nearly by heart. What counts is the
+# other bar, and there is a long way to go. A thousand and a half drawings do not show what all
+# things look like.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Adapt it
@@ -639,11 +639,12 @@ for name in ("pixel neighbours", "CLIP, words from nothing", "CLIP, emoji only")
     print(f"CLIP minus {name}: {difference:.1%}")
 
 # %% [markdown] slideshow={"slide_type": "fragment"}
-# - CLIP is **not far** ahead of pixels that borrow MiniLM's space, and both are far from reading
-#   minds. The last column counts more of what happened: which share of the wrong answers stood
-#   before the right one.
-# - Look at the **intervals**. Three hundred concepts tell chance from knowledge; they cannot tell
-#   close neighbours in this table apart.
+# - CLIP is ahead of pixels that borrow MiniLM's space. Trained on **emoji alone**, which it knows by
+#   heart, it hardly is: a thousand and a half pairs are too few. The icons, black as they are, help.
+# - Nobody here reads minds. The last column counts more of what happened: which share of the wrong
+#   answers stood before the right one.
+# - Look at the **intervals**. Three hundred concepts tell chance from knowledge; a lead of three
+#   points they cannot tell from none.
 # - **Words from nothing**: a text tower that has met only these names. A word that was never in a
 #   name means nothing to it. MiniLM read it elsewhere. A locked, pretrained tower on one side is
 #   the idea of **LiT** (there: of pictures).
@@ -704,9 +705,12 @@ for level, meaning in LEVELS.items():
         )
 
 # %% [markdown] slideshow={"slide_type": "fragment"}
-# Where a caption has **named** the concept, be it only with a black icon, CLIP finds its emoji more
-# often than pixels do, and more often than its twin that lacks those icons. Where no caption ever
-# used the word, it has no lead over pixels.
+# Take the middle group first. Where a caption has **named** the concept, be it only with a black
+# icon, CLIP finds its emoji more often than pixels do, and far more often than its twin that lacks
+# those icons. **On all other concepts the twins are alike.** Both are good where all words are known
+# from other emoji. Where no caption ever used the word, they still have an idea of the kind of
+# thing, since MiniLM puts unheard words next to heard ones; but a lead over pixels that this test
+# could show they do not have.
 #
 # So *zero-shot* means: never trained on this picture, nor for this task. It does not mean: never
 # heard of the thing. Udandarao et al. (2024) counted the captions of real CLIPs, and found that
@@ -777,8 +781,8 @@ plots.bars(
 )
 
 # %% [markdown] slideshow={"slide_type": "fragment"}
-# The template matters less here than in the paper, where captions were whole sentences. Our
-# captions were bare names.
+# A template can be worth several points: it says what kind of pictures are meant. The ensemble is
+# near the best of them, without anybody having to know which one that is.
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### Against baselines, with and without labels
@@ -851,9 +855,10 @@ for name, key in zip(
     lesson.record(f"groups_{key}", right[name].mean, "accuracy", "twelve groups of held-out emoji")
 
 # %% [markdown] slideshow={"slide_type": "fragment"}
-# - Without one label, CLIP does about as well as pixels with **all** training labels.
-# - With labels, its vectors are clearly better neighbours than pixels. If you have labels, use
-#   them: a prompt is a convenience, not a substitute.
+# - Without one label, CLIP does better than pixels do with **all** training labels.
+# - With labels, its vectors are better neighbours than pixels, and about as good as its prompts.
+# - *Balanced* counts every group alike, however few pictures it has. The order stays the same for
+#   all that matters here: prompts with CLIP are ahead of prompts with pixels.
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### Where it fails
@@ -884,9 +889,9 @@ display(
 )
 
 # %% [markdown] slideshow={"slide_type": "fragment"}
-# Compare *pictures* with *said*. Faces and hands are drawn alike and are found. Clothing and tools
+# Compare *pictures* with *said*. Faces and hands are drawn alike and are found. Drinks and clothes
 # have no common look; what they share is a use, and a few hundred drawings do not show it. Some
-# groups are said far too often: their phrase lies in a crowded place of the space.
+# groups, religious symbols above all, are said far too often: their phrase lies in a crowded place.
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### Languages that never saw a picture
@@ -1158,9 +1163,20 @@ check.sigmoid_loss(sigmoid_loss)
 nearer = evaluate.paired_difference(place["pixel neighbours"], place["CLIP"])
 labelled = "labels, CLIP's neighbours"
 lesson.claim(
-    "trained here, in half a minute: the right one of ten at least three times as often as guessing",
+    "trained here and now: the right one among ten three times as often as by guessing",
     live_recall.mean > 3 * chance,
     f"{live_recall.mean:.0%} against {chance:.0%}",
+)
+ahead = evaluate.paired_difference(recall["CLIP"], recall["pixel neighbours"])
+lesson.claim(
+    "held-out concepts: CLIP finds more of them than the neighbours in pixels do",
+    ahead.mean > 0.03,
+    f"{ahead:.1%} among ten; {nearer:.1%} fewer wrong ones before the right one",
+)
+lesson.claim(
+    "trained on emoji alone, it is not ahead by more than luck",
+    evaluate.paired_difference(recall["CLIP, emoji only"], recall["pixel neighbours"]).low < 0,
+    f"{recall['CLIP, emoji only'].mean:.0%} against {recall['pixel neighbours'].mean:.0%}",
 )
 lesson.claim(
     "a concept that some caption has named: CLIP beats the neighbours in pixels",
@@ -1172,15 +1188,16 @@ lesson.claim(
     gains[1]["CLIP, icons without held words"].mean > 0.02,
     f"{gains[1]['CLIP, icons without held words']:.1%}",
 )
+others = [gains[level]["CLIP, icons without held words"] for level in (0, 2)]
 lesson.claim(
-    "a concept that no caption has named: no lead over pixels to speak of",
-    gains[0]["pixel neighbours"].mean < gains[1]["pixel neighbours"].mean - 0.02,
-    f"{gains[0]['pixel neighbours']:.1%}",
+    "on other concepts those icons make no difference that this test could show",
+    all(one.low < 0 < one.high for one in others),
+    " and ".join(f"{one:.1%}" for one in others),
 )
 lesson.claim(
     "by heart: nearly all training concepts, and less than half of the held-out ones",
     by_heart["emoji only"]["training"].mean > 0.9 > 0.5 > by_heart["emoji only"]["held out"].mean,
-    f"{by_heart['emoji only']['training'].mean:.0%} and {by_heart['emoji only']['held out'].mean:.0%}",
+    " and ".join(f"{found.mean:.0%}" for found in by_heart["emoji only"].values()),
 )
 lesson.claim(
     "a text tower that starts from nothing is behind a pretrained one",
@@ -1198,7 +1215,7 @@ lesson.claim(
     f"{right[labelled].mean:.0%} against {right['labels, pixel neighbours'].mean:.0%}",
 )
 lesson.claim(
-    "languages never paired with a picture: on average at least 70 % of English, by the same student",
+    "languages never paired with a picture: at least 70 % of English, by the same student",
     mean_direct > 0.7 * student_english.mean,
     f"{mean_direct:.0%} against {student_english.mean:.0%}",
 )

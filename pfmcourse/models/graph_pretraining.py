@@ -54,6 +54,14 @@ class HiddenAtoms:
     places: Int64[Tensor, " hidden"]  # which nodes
     truth: Integer[Tensor, "hidden node_fields"]  # their fields
 
+    def cut(self, count: int) -> "list[HiddenAtoms]":
+        """Pieces with every ``count``-th graph."""
+        pieces = []
+        for rows in self.graphs.rows_of_pieces(count):
+            places, inside = self.graphs.places_in(rows, self.places)
+            pieces.append(HiddenAtoms(self.graphs.select(rows), places, self.truth[inside]))
+        return pieces
+
 
 def hide_atoms(graphs: Graphs, share: float, hidden: tuple[int, ...], generator: torch.Generator) -> HiddenAtoms:
     """Hide all fields of ``share`` of each graph's nodes, one at least, behind the values ``hidden`` (`GINConfig`)."""
@@ -141,6 +149,18 @@ class Surroundings:
     around: Graphs
     anchors: Int64[Tensor, " anchors"]  # in around: the atoms that are also near
 
+    def cut(self, count: int) -> "list[Surroundings]":
+        """Pieces with every ``count``-th atom; another one's surroundings are then those of the piece."""
+        return [
+            Surroundings(
+                self.near.select(rows),
+                self.near.places_in(rows, self.centres[rows])[0],
+                self.around.select(rows),
+                self.around.places_in(rows, self.anchors)[0],
+            )
+            for rows in self.near.rows_of_pieces(count)
+        ]
+
 
 def surroundings(
     graphs: Graphs, generator: torch.Generator, k: int = 2, inner: int = 1, outer: int = 4
@@ -207,6 +227,10 @@ class TwoGraphs:
     first: Graphs
     second: Graphs
 
+    def cut(self, count: int) -> "list[TwoGraphs]":
+        """Pieces with every ``count``-th graph, in both views."""
+        return [TwoGraphs(*both) for both in zip(self.first.cut(count), self.second.cut(count), strict=True)]
+
 
 def augmented(graphs: Graphs, share: float, hidden: tuple[int, ...], generator: torch.Generator) -> Graphs:
     """Each graph changed in one of four ways, chosen at random; ``share`` of its nodes or edges is touched.
@@ -269,6 +293,10 @@ class Described:
     graphs: Graphs
     targets: Float[Tensor, "graphs targets"]
 
+    def cut(self, count: int) -> "list[Described]":
+        """Pieces with every ``count``-th graph."""
+        return [Described(self.graphs.select(rows), self.targets[rows]) for rows in self.graphs.rows_of_pieces(count)]
+
 
 class PropertyPrediction(Task):
     """Predict many properties that a program computes from the structure."""
@@ -296,6 +324,10 @@ class Measured:
 
     graphs: Graphs
     values: Float[Tensor, " graphs"]
+
+    def cut(self, count: int) -> "list[Measured]":
+        """Pieces with every ``count``-th graph."""
+        return [Measured(self.graphs.select(rows), self.values[rows]) for rows in self.graphs.rows_of_pieces(count)]
 
 
 class Regressor(Task):

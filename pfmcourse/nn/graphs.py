@@ -87,11 +87,36 @@ class Graphs:
         if not len(indices) or indices.min() < 0 or indices.max() >= self.count:
             raise CourseError(f"choose at least one graph, and only from 0 to {self.count - 1}: there are no others.")
         sizes, counts = self.sizes[indices], self.edge_counts[indices]
-        nodes, edges = _ranges(self.starts[indices], sizes), _ranges(self._edge_starts[indices], counts)
+        nodes, edges = self.nodes_of(indices), _ranges(self._edge_starts[indices], counts)
         moved = torch.repeat_interleave(_before(sizes) - self.starts[indices], counts)
         graph = torch.repeat_interleave(torch.arange(len(indices), device=indices.device), sizes)
         fields = self.edge_fields[edges]
         return Graphs(self.nodes[nodes], self.edges.index_select(1, edges) + moved, fields, graph, len(indices))
+
+    def nodes_of(self, indices: Int64[Tensor, " some"]) -> Int64[Tensor, " chosen"]:
+        """The nodes of these graphs, in the order in which `select` puts them."""
+        return _ranges(self.starts[indices], self.sizes[indices])
+
+    def places_in(
+        self, indices: Int64[Tensor, " some"], places: Int64[Tensor, " places"]
+    ) -> tuple[Int64[Tensor, " left"], Bool[Tensor, " places"]]:
+        """Where nodes at ``places`` stand in ``select(indices)``, and which of them do; no graph chosen twice."""
+        nodes = self.nodes_of(indices)
+        number = torch.full_like(self.graph, -1)
+        number[nodes] = torch.arange(len(nodes), device=nodes.device)
+        found = number[places]
+        return found[found >= 0], found >= 0
+
+    def cut(self, count: int) -> "list[Graphs]":
+        """``count`` pieces; piece i holds the graphs i, i + count, ... (`train.fit` gives each process one)."""
+        return [self.select(rows) for rows in self.rows_of_pieces(count)]
+
+    def rows_of_pieces(self, count: int) -> "list[Int64[Tensor, ' some']]":
+        """Which graphs are in each piece of `cut`. Raises CourseError for fewer graphs than pieces."""
+        if not 1 <= count <= self.count:
+            raise CourseError(f"{self.count} graphs cannot be cut into {count} pieces. Take a larger batch.")
+        everyone = torch.arange(self.count, device=self.graph.device)
+        return [everyone[first::count] for first in range(count)]
 
     def keep(
         self, nodes: Bool[Tensor, " nodes"], edges: Bool[Tensor, " edges"] | None = None

@@ -30,7 +30,9 @@ CONTEXT = 16  # tokens of a name
 PALEST = 0.8  # of an icon's ink, for each colour: 0 is black, 1 is white
 
 # Large parts, slightly turned and recoloured: red and blue are parts of names.
-GENTLE = Views(smallest=0.4, rotation=15, jitter=0.8, brightness=0.3, contrast=0.3, saturation=0.3, hue=0.04, grey=0.1)
+GENTLE = Views(
+    smallest=0.4, rotation=15.0, jitter=0.8, brightness=0.3, contrast=0.3, saturation=0.3, hue=0.04, grey=0.1
+)
 
 
 @dataclass(frozen=True)

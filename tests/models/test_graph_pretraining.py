@@ -24,6 +24,7 @@ from pfmcourse.models.graph_pretraining import (
     two_views,
 )
 from pfmcourse.nn.graphs import Graphs, hops
+from pfmcourse.train import TrainConfig, fit
 
 CONFIG = GINConfig(node_values=(4, 3, 5), edge_values=(3, 2), dim=16, layers=2)
 HIDDEN = CONFIG.hidden
@@ -339,3 +340,56 @@ def test_a_regressor_starts_at_the_mean_and_speaks_in_the_unit():
     assert torch.equal(other.predict(graphs), model.predict(graphs)), "mean and spread travel with the weights"
     with pytest.raises(CourseError, match=r"spread=0\.0"):
         Regressor(gin(), 1.0, 0.0)
+
+
+def batches_of_every_kind():
+    graphs = molecules()
+    values = torch.arange(6.0)
+    return {
+        "described": Described(graphs, values[:, None]),
+        "measured": Measured(graphs, values),
+        "hidden": hide_atoms(graphs, 0.3, HIDDEN, draw()),
+        "surroundings": surroundings(graphs, draw()),
+        "views": two_views(graphs, 0.2, HIDDEN, draw()),
+    }
+
+
+def test_a_piece_of_a_batch_holds_every_second_graph_with_all_that_belongs_to_it():
+    batches = batches_of_every_kind()
+    whole, parts = batches["hidden"], batches["hidden"].cut(2)
+    fields = torch.cat([part.graphs.nodes[part.places] for part in parts])
+    assert (fields == torch.tensor(HIDDEN)).all() and len(fields) == len(whole.places)
+    rows = whole.graphs.graph[whole.places]
+    assert torch.equal(parts[1].truth, whole.truth[rows % 2 == 1])
+    whole, parts = batches["surroundings"], batches["surroundings"].cut(2)
+    for first, part in enumerate(parts):
+        assert torch.equal(part.near.nodes[part.centres], whole.near.nodes[whole.centres[first::2]])
+        mine = whole.around.graph[whole.anchors] % 2 == first
+        assert torch.equal(part.around.nodes[part.anchors], whole.around.nodes[whole.anchors[mine]])
+    assert batches["measured"].cut(3)[2].values.tolist() == [2.0, 5.0]
+    assert batches["described"].cut(2)[1].targets[:, 0].tolist() == [1.0, 3.0, 5.0]
+    first, second = batches["views"].cut(2)[1].first, batches["views"].first.select([1, 3, 5])
+    assert torch.equal(first.nodes, second.nodes) and torch.equal(first.edges, second.edges)
+
+
+def test_a_batch_is_not_cut_into_more_pieces_than_graphs():
+    with pytest.raises(CourseError, match="6 graphs cannot be cut into 7 pieces"):
+        batches_of_every_kind()["hidden"].cut(7)
+
+
+def test_pieces_of_a_batch_of_graphs_train_as_the_whole_does():
+    """Without batch norms that see other graphs: one step in two pieces gives the weights of one in one piece."""
+
+    def trained(accumulate):
+        torch.manual_seed(0)
+        model = Regressor(gin(), 2.5, 1.7, frozen_norms=True)
+        batch = batches_of_every_kind()["measured"]
+        fit(
+            model,
+            lambda step, generator: batch,
+            TrainConfig(3, accumulate=accumulate, precision="fp32", units_per_step=6),
+        )
+        return model.head.weight.detach()
+
+    assert trained(1).abs().sum() > 0
+    torch.testing.assert_close(trained(2), trained(1), rtol=1e-4, atol=1e-6)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import re
 
 import pytest
 import torch
@@ -100,14 +101,35 @@ def test_held_words_are_in_held_out_names_and_in_no_training_name():
     assert len(held) > 100 and held == (validation | test) - train
 
 
-def test_no_icon_of_the_pairs_has_a_held_word():
-    data = clip.pairs(tiny(icons=None, text="words"))
+def test_clip_learns_from_all_icons():
+    data, everything = clip.pairs(tiny(icons=None, text="words")), icons.load()
+    of_icons = [data.names[number] for number in data.captions[len(data.emoji) :].tolist()]
+    assert of_icons == list(everything.names) and torch.equal(data.icons, everything.pictures)
+
+
+def test_no_icon_of_the_unnamed_pairs_has_a_held_word():
+    data = clip.pairs(tiny(icons=None, named=False, text="words"))
     held = set(clip.held_words())
     of_icons = [data.names[number] for number in data.captions[len(data.emoji) :].tolist()]
     assert len(of_icons) == len(data.icons) > 6000
     assert not held & stems(of_icons)
     left = set(icons.load().names) - set(of_icons)
-    assert all(held & stems([name]) for name in left)
+    pieces = held | {icons.stem(piece) for word in held for piece in re.split(r"\W+", word)}
+    assert left and all(pieces & stems([name]) for name in left)
+
+
+def test_how_much_of_a_name_the_captions_hold():
+    held = clip.held_words()
+    assert {"telescope", "accordion"} <= set(held) and not {"red", "apple"} & set(held)
+    names = ["red apple", "telescope", "Telescopes red", "accordion", "telescope accordion"]
+    assert clip.heard_of(names, ["a red apple", "telescope off"]).tolist() == [2, 1, 1, 0, 0]
+    assert clip.heard_of(names, []).tolist() == [2, 0, 0, 0, 0]
+
+
+def test_without_named_icons_every_held_word_is_new():
+    data = clip.pairs(tiny(icons=None, named=False, text="words"))
+    names = emoji.load(languages=("en",)).split("test").names["en"]
+    assert set(clip.heard_of(names, data.names).tolist()) == {0, 2}
 
 
 def test_no_held_out_picture_is_among_the_pairs():
@@ -256,7 +278,7 @@ def test_vectors_of_pictures_and_texts(text):
 # Runs ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["clip", "clip_emoji", "clip_words"])
+@pytest.mark.parametrize("name", ["clip", "clip_unnamed", "clip_emoji", "clip_words"])
 def test_a_smoke_run(name):
     run = recipes.pretrain(name, "smoke", resume=False)
     assert run.history.steps == 3 and 0 <= run.metrics["validation_recall_10"] <= 1
