@@ -962,12 +962,13 @@ print(f"mean of the {len(read)} languages read: {mean_direct:.1%}; used as a dic
 print(f"{mean_looked_up:.1%}; Korean: {unread.mean:.1%}; chance: {chance:.1%}")
 
 # %% [markdown] slideshow={"slide_type": "fragment"}
-# - A language that was **read** finds pictures about as well as English does through the same
-#   student, though it was never paired with a picture. A language that was never read stays near
-#   chance: what comes in no training cannot come out.
-# - All of them are below MiniLM itself. The student's loss asks that the right vector be the
-#   **nearest** of a batch, not that it lie in the right place; CLIP needs the place. Used as a
-#   dictionary (nearest English name first, then MiniLM's vector of it), most of the gap closes.
+# - A language that was **read** finds pictures nearly as well as English does, though it was never
+#   paired with a picture. A language that was never read stays near chance: what comes in no
+#   training cannot come out.
+# - The student's loss is the squared distance to MiniLM's vector, as in the paper: CLIP needs names
+#   in the right *place*, not only nearer to the right concept than to others.
+# - Used as a dictionary (the nearest English name first, then MiniLM's own vector of it), the
+#   student loses a little less still.
 
 # %% [markdown] slideshow={"slide_type": "notes"}
 # Let the class try the search box with phrases of their own, and collect where it fails: counts,
@@ -1215,9 +1216,9 @@ lesson.claim(
     f"{right[labelled].mean:.0%} against {right['labels, pixel neighbours'].mean:.0%}",
 )
 lesson.claim(
-    "languages never paired with a picture: at least 70 % of English, by the same student",
-    mean_direct > 0.7 * student_english.mean,
-    f"{mean_direct:.0%} against {student_english.mean:.0%}",
+    "languages never paired with a picture: at least 60 % of what English finds by MiniLM itself",
+    mean_direct > 0.6 * recall["CLIP"].mean,
+    f"{mean_direct:.0%} against {recall['CLIP'].mean:.0%}",
 )
 lesson.claim(
     "a language never read stays within twice chance",

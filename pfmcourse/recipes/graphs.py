@@ -164,10 +164,10 @@ def forest(
     others: Float[Tensor, "test columns"],
     seed: int = 0,
 ) -> Float[Tensor, " test"]:
-    """Predictions of a random forest of 200 trees (Breiman 2001, "Random Forests")."""
+    """Predictions of a random forest of 100 trees (Breiman 2001, "Random Forests")."""
     from sklearn.ensemble import RandomForestRegressor
 
-    model = RandomForestRegressor(200, max_features=0.3, n_jobs=1, random_state=seed)
+    model = RandomForestRegressor(100, max_features=0.3, n_jobs=1, random_state=seed)
     model.fit(features.numpy(), values.numpy())
     return torch.from_numpy(model.predict(others.numpy())).float()
 
