@@ -470,7 +470,7 @@ plots.attention_map(
 
 # %% slideshow={"slide_type": "fragment"}
 shelf = looked(long.model, held.pictures)
-phrases = ["wild animals", "car", "pointing finger", "sad face", "something to eat", "music"]
+phrases = ["wild animals", "car", "pointing finger", "sad face", "edible things", "music"]
 asked = recipe.text_vectors(long.model, phrases)
 hits = (asked @ shelf.T).topk(8, dim=1).indices
 plots.image_grid(
