@@ -33,9 +33,7 @@ class Conversion:
     tied: Mapping[str, str]  # the reference's second names -> the names of the same weights in the table
     needs: Mapping[str, object] = field(default_factory=dict)  # settings of the reference that have no counterpart here
     suits: Callable[[Any], bool] = lambda config: True  # whether a model of ours has all that the reference needs
-    build: Callable[[Any], nn.Module] | None = (
-        None  # our configuration -> our model, where it is not ours(configuration)
-    )
+    build: Callable[[Any], nn.Module] | None = None  # our configuration -> our model; None: ours(configuration)
 
 
 @functools.cache

@@ -102,7 +102,7 @@ _TABLES = {  # property -> (file, column), the most trusted first
     "logp": ((_LOGP, "logP"),),
     "permittivity": ((_PERMITTIVITY, "Permittivity"),),
 }
-# Crippen's two would hand logP over. The others take as long as all the rest together, which says nearly the same.
+# Crippen's two would hand logP over. The other four are the slowest of those left, and much like some that stay.
 _LEFT_OUT = ("CrippenClogP", "CrippenMR", "NumRotatableBonds", "NumHBA", "chi4v", "chi4n")
 _WORTH_A_PROCESS = 3000  # rows; a second process takes two seconds to start
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import transformers
+from compare import difference, gradients
 
 from pfmcourse import convert
 from pfmcourse.base import CourseError, UnknownName
@@ -59,23 +60,6 @@ def text():
 def labels(text):
     """The targets where the reference wants them: one for each place, -100 where nothing is asked."""
     return torch.full_like(text.tokens, -100).scatter(1, text.places, text.targets)
-
-
-def difference(one, other):
-    return (one - other).abs().max().item()
-
-
-def gradients(ours, reference):
-    """The largest difference between any two gradients of the same weight; the loss is already backpropagated."""
-    with torch.no_grad():
-        for parameter in reference.parameters():
-            parameter.copy_(torch.zeros_like(parameter) if parameter.grad is None else parameter.grad)
-    theirs = convert.from_transformers(reference).state_dict()  # the gradients, under our names
-    found = {name: parameter.grad for name, parameter in ours.named_parameters()}
-    assert found.keys() == theirs.keys()
-    for name, gradient in found.items():
-        assert gradient.abs().max() > 1e-4, f"{name} has no gradient, so the comparison shows nothing"
-    return max(difference(found[name], theirs[name]) for name in found)
 
 
 # The same numbers ----------------------------------------------------------------------------------------------------
