@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import textwrap
 
 import jupytext
@@ -9,7 +10,7 @@ import nbformat
 import pytest
 
 from pfmcourse import catalogue
-from pfmcourse.course import anatomy, notebooks
+from pfmcourse.course import anatomy, browser, notebooks
 
 CARD = {
     "id": "tiny",
@@ -184,3 +185,14 @@ def built(_built):
     """(card, executed notebook, run) of the lesson that `pfmcourse notebooks` made; the notebook is a copy."""
     card, run = _built
     return card, copy.deepcopy(nbformat.read(card.notebook, as_version=4)), run
+
+
+@pytest.fixture(scope="session")
+def chrome():
+    """A headless browser; where there is none the test is skipped, unless PFMCOURSE_BROWSER=required, as in CI."""
+    if os.environ.get("PFMCOURSE_BROWSER") != "required":
+        pytest.importorskip("playwright")
+        if browser.find() is None:
+            pytest.skip("no Chromium, Chrome or Edge here")
+    with browser.chromium() as started:
+        yield started
