@@ -56,6 +56,26 @@ def tidy(notebook: NotebookNode, lesson: str) -> NotebookNode:
     return notebook
 
 
+def retell(card: catalogue.Card) -> NotebookNode:
+    """Take the words and the metadata of the lesson's text into its notebook; the outputs stay, for no code changed.
+
+    Raises CourseError when any code differs: then the notebook has to be executed.
+    """
+    made, old = pairing.read_text(card.text), read_notebook(card.notebook)
+    ours, theirs = ([cell for cell in one.cells if cell.cell_type == "code"] for one in (made, old))
+    if [cell.source.rstrip() for cell in ours] != [cell.source.rstrip() for cell in theirs]:
+        raise CourseError(
+            f"the code of text/{card.text.name} is not that of {card.notebook.name}: its outputs would be wrong. "
+            f"Execute it with: pfmcourse notebooks {card.id}"
+        )
+    for cell, executed in zip(ours, theirs, strict=True):
+        cell.outputs, cell.execution_count = executed.outputs, executed.execution_count
+    tidy(made, card.id)
+    with write_atomically(card.notebook) as temporary:
+        nbformat.write(made, temporary)
+    return made
+
+
 def build(
     card: catalogue.Card, *, output: Path | None = None, timeout: float | None = None, watch: Watch | None = None
 ) -> Run:
