@@ -6,6 +6,7 @@ LESSON ?= word_vectors
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+TEACHING := $(VENV)/.teaching
 
 ifneq ($(filter lesson,$(MAKECMDGOALS)),)
 ifeq ($(strip $(LESSON)),)
@@ -14,7 +15,7 @@ endif
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install python lesson course test verify lab notebooks slides bench lint
+.PHONY: help install teaching python lesson course test verify lab notebooks slides site bench lint
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -25,7 +26,7 @@ lesson: $(INSTALLED)  ## run one lesson: LESSON=word_vectors, or its number
 course: $(INSTALLED)  ## run every lesson
 	$(BIN)/pfmcourse run --all
 
-test: $(INSTALLED)  ## unit tests, then every lesson at the smoke preset
+test: $(TEACHING)  ## unit tests, then every lesson at the smoke preset
 	$(BIN)/python -m pytest -n 2 tests --ignore=tests/benchmarks
 	$(BIN)/pfmcourse verify --preset smoke --jobs 2
 
@@ -38,8 +39,11 @@ lab: $(INSTALLED)  ## open the lessons in JupyterLab
 notebooks: $(INSTALLED)  ## make the committed notebooks, the ledger and the README's tables again
 	$(BIN)/pfmcourse notebooks
 
-slides: $(INSTALLED)  ## make the slide decks
+slides: $(TEACHING)  ## make the slide decks
 	$(BIN)/pfmcourse slides
+
+site: $(TEACHING)  ## make the site: lessons, timeline, results, reference, glossary, teacher's guide
+	$(BIN)/pfmcourse site
 
 bench: $(INSTALLED)  ## compare speed with the peers
 	$(BIN)/python -m pytest tests/benchmarks -s
@@ -48,7 +52,9 @@ lint: $(INSTALLED)  ## ruff: rules and format
 	$(BIN)/ruff check pfmcourse tests notebooks/text
 	$(BIN)/ruff format --check pfmcourse tests notebooks/text
 
-install: $(INSTALLED)  ## make .venv and install everything (the other targets do it when needed)
+install: $(INSTALLED)  ## make .venv and install what learners need (the other targets do it when needed)
+
+teaching: $(TEACHING)  ## install what lecturers and maintainers need as well
 
 python:
 	@version=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || { \
@@ -61,4 +67,8 @@ $(INSTALLED): requirements.txt pyproject.toml
 	@$(PYTHON) -m venv $(VENV) || { echo "$(PYTHON) could not make $(VENV). On Debian and Ubuntu: sudo apt install python3-venv. Then delete $(VENV) and run make again." >&2; exit 2; }
 	@echo "Installing into $(VENV): some 6 GB with PyTorch, a few minutes, once."
 	@$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt || { echo "The installation failed; the lines above say why. It needs the network once, and 6 GB of disk. To start afresh, delete $(VENV) and run make again." >&2; exit 2; }
+	@touch $@
+
+$(TEACHING): $(INSTALLED) requirements-teaching.txt
+	@$(BIN)/python -m pip install --disable-pip-version-check -r requirements-teaching.txt || { echo "The installation of requirements-teaching.txt failed; the lines above say why. It needs the network once. Then run make again." >&2; exit 2; }
 	@touch $@

@@ -45,7 +45,7 @@ MAY_IMPORT = {
 GROUND = {"base", "offline"}
 TOP_LEVEL = {
     *("README.md", "requirements.txt", "notebooks", "pfmcourse", "data", "tests", "slides"),
-    *("pyproject.toml", "Makefile", "LICENSE", "CONTRIBUTING.md", ".gitignore", ".gitattributes", ".ci"),
+    *("docs", "requirements-teaching.txt", "pyproject.toml", "Makefile", "LICENSE", "CONTRIBUTING.md", ".gitignore", ".gitattributes", ".ci"),
 }
 
 
@@ -140,8 +140,12 @@ def test_the_licence_covers_code_and_prose():
     assert "https://creativecommons.org/licenses/by/4.0/legalcode" in text
 
 
+def lines_of(*names):
+    return [line for name in names for line in (ROOT / name).read_text(encoding="utf-8").splitlines()]
+
+
 def requirement_lines():
-    for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines():
+    for line in lines_of("requirements.txt", "requirements-teaching.txt"):
         if line.strip() and not line.startswith("#") and not line.startswith("-"):
             text, _, comment = line.partition("#")
             yield Requirement(text.strip()), comment.strip(), line
@@ -219,7 +223,7 @@ NEW_ENOUGH = 'if [ "$1" = -c ]; then echo 3.12; exit; fi\n'
 
 @pytest.fixture
 def clone(tmp_path):
-    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+    for name in ("Makefile", "requirements.txt", "requirements-teaching.txt", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path
 
@@ -294,7 +298,7 @@ def test_an_empty_lesson_says_what_to_do(clone):
 def test_make_alone_lists_the_targets(clone):
     code, out, _ = make(clone)
     assert code == 0
-    for target in ("lesson", "test", "verify", "course", "lab", "notebooks", "slides", "bench", "lint"):
+    for target in ("lesson", "test", "verify", "course", "lab", "notebooks", "slides", "site", "bench", "lint"):
         assert f"make {target} " in out
 
 
@@ -302,7 +306,7 @@ def test_the_readme_lists_every_target_for_windows():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     targets = re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     assert len(targets) >= 10
-    for target in set(targets) - {"help", "install"}:
+    for target in set(targets) - {"help", "install", "teaching"}:
         assert f"| `make {target}` |" in readme
 
 

@@ -29,6 +29,22 @@
 #
 # You need: lesson 02, and what a recurrent network is. How long reading and running take is
 # printed below.
+#
+# <!-- slide
+# Nearly everything that comes later is a Transformer: GPT, BERT, ViT, CLIP. It was made for
+# translation, and so we meet it there.
+#
+# After this lesson you can
+#
+# - write **attention** from a blank cell: heads, masks, positions;
+# - say what the **residual stream** is, and measure where its norm belongs;
+# - train a **translator**, test it on phrases it has never seen, and read its **alignment**;
+# - write with **greedy** and **beam search** from a cache.
+# -->
+# <!-- notes
+# Ask the room: who has used a translator today? What must it have done with the words? Run the
+# first cells while you talk: they say how long the whole notebook takes on this machine.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # **Papers.** Vaswani, Shazeer, Parmar, Uszkoreit, Jones, Gomez, Kaiser, Polosukhin: *Attention Is
@@ -90,8 +106,32 @@ lesson = Lesson("transformer", preset=preset, seed=seed, steps=steps, norm_first
 # whenever it writes a token it looks: which of them do I need now? The Transformer goes one step
 # further: it has nothing else. No recurrence; places of a phrase talk to each other through
 # attention alone.
+#
+# <!-- slide
+# **2014.** One network reads, another writes. *One vector* stands between them: a bottleneck.
+#
+# ```text
+# woman  pilot  dark  skin  tone  ──►  [ one vector ]  ──►  piloto  mujer  tono  de  piel  oscuro
+# ```
+#
+# **Attention** keeps *all* the vectors. Whoever writes a word looks: which do I need now?
+#
+# ```text
+# woman  pilot  dark  skin  tone       one vector for each word
+#   │      │     │     │     │
+#   └──────┴─────┴──┬──┴─────┘         all of them, weighted anew for every word
+#                   ▼
+#           piloto  mujer  tono  de  piel  oscuro
+# ```
+#
+# **2017.** The Transformer has nothing else: no recurrence, attention alone.
+# -->
+# <!-- notes
+# Ask: how long may a phrase be before one vector is too small? A common misunderstanding:
+# attention was not new in 2017. New was to leave everything else out.
+# -->
 
-# %% [markdown] slideshow={"slide_type": "slide"}
+# %% [markdown] slideshow={"slide_type": "subslide"}
 # ### Looking something up, softly
 #
 # A Python dictionary compares a query with its keys and returns the value of the one that fits.
@@ -106,6 +146,24 @@ lesson = Lesson("transformer", preset=preset, seed=seed, steps=steps, norm_first
 # Why $\sqrt{d}$? The dot product of two random vectors of $d$ numbers has the variance $d$. Without
 # the root the softmax of long vectors would put all weight on one key from the start, and where it
 # is that sure its gradient vanishes.
+#
+# <!-- slide
+# A dictionary returns the value of the key that fits. Attention does it softly: **every** key fits
+# a little.
+#
+# $$\mathrm{Attention}(Q, K, V) = \mathrm{softmax}\Big(\frac{Q K^\top}{\sqrt{d}}\Big) V$$
+#
+# - $q_i \cdot k_j$: how well key $j$ fits query $i$;
+# - softmax: the weights of row $i$ sum to 1;
+# - the result: the mean of the values, with these weights.
+#
+# Why $\sqrt{d}$? The dot product of two random vectors of $d$ numbers has the variance $d$.
+# Without the root the softmax is too sure from the start, and its gradient vanishes.
+# -->
+# <!-- notes
+# Write the shapes on the board: queries by keys, then queries by numbers of a value. Ask: what
+# does attention return when all keys are equal? (The plain mean of the values.)
+# -->
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## By hand
@@ -114,6 +172,30 @@ lesson = Lesson("transformer", preset=preset, seed=seed, steps=steps, norm_first
 #
 # First as the sentences above say it, with loops. Then as the formula says it. Then the packaged
 # one.
+#
+# <!-- slide
+# As the sentences say it, with loops:
+#
+# ```python
+# for query in queries:
+#     fit_of = [math.exp(query @ key / math.sqrt(len(query))) for key in keys]
+#     weights = [one / sum(fit_of) for one in fit_of]
+#     rows.append(sum(weight * value for weight, value in zip(weights, values)))
+# ```
+#
+# As the formula says it, all queries at once:
+#
+# ```python
+# weights = (queries @ keys.T / queries.shape[1] ** 0.5).softmax(dim=1)
+# return weights @ values
+# ```
+#
+# And the function that the course uses from here on. Do the three agree?
+# -->
+# <!-- notes
+# Let the room write it first: five minutes, three lines. The usual mistake is the softmax over the
+# wrong axis: then the columns sum to 1 and not the rows.
+# -->
 
 
 # %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
@@ -147,8 +229,22 @@ print("the packaged attention agrees:", torch.allclose(fast, packaged, atol=1e-6
 # One softmax gives one mean. But a word may need its noun *and* its verb. So attention is done
 # several times side by side, each **head** in a smaller space of its own with its own projections,
 # and the results are put next to each other and mixed.
+#
+# <!-- slide
+# One softmax gives one mean. But a word may need its noun *and* its verb.
+#
+# Several **heads** work side by side, each with projections of its own to a smaller space. The
+# results are put next to each other and mixed:
+#
+# $$\mathrm{head}_h = \mathrm{Attention}(X W^q_h,\; Y W^k_h,\; Y W^v_h), \qquad
+# \mathrm{out} = [\mathrm{head}_1 \ldots \mathrm{head}_H]\, W^o$$
+# -->
+# <!-- notes
+# Three heads of a third of the width cost what one of the full width costs: the width is shared
+# out. A misunderstanding: the heads are no layers, they do not see each other.
+# -->
 
-# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
+# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
 torch.manual_seed(0)
 dim, heads = 12, 3
 packaged = MultiHeadAttention(
@@ -171,6 +267,14 @@ print("multi-head attention agrees:", torch.allclose(by_hand, packaged(x)[0], at
 # **Self-attention** takes queries, keys and values from the same phrase. **Cross-attention** takes
 # the queries from the translation so far, and keys and values from the source: this is the look
 # back that replaces the bottleneck.
+#
+# <!-- slide
+# | | queries from $X$ | keys and values from $Y$ |
+# |---|---|---|
+# | **self-attention**, encoder | the source | the source |
+# | **self-attention**, decoder | what is written so far | what is written so far |
+# | **cross-attention** | what is written so far | the source: no bottleneck |
+# -->
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### Masks: who may look where
@@ -178,8 +282,23 @@ print("multi-head attention agrees:", torch.allclose(by_hand, packaged(x)[0], at
 # The decoder learns to predict every token from those before it, all places at once. So a place
 # must not see its own future, or it would copy the answer. And nobody should look at padding. A
 # mask says where looking is allowed; elsewhere the score becomes minus infinity before the softmax.
+#
+# <!-- slide
+# The decoder learns all places at once. So a place must not see its own future, or it copies the
+# answer. And nobody looks at padding.
+#
+# $$\mathrm{softmax}\Big(\frac{Q K^\top}{\sqrt{d}} + M\Big) V, \qquad
+# M = \begin{pmatrix} 0 & -\infty & -\infty & -\infty \\ 0 & 0 & -\infty & -\infty \\
+# 0 & 0 & 0 & -\infty \\ 0 & 0 & 0 & 0 \end{pmatrix}$$
+#
+# The test: change the token at place 4, counted from 0. Which predictions may change?
+# -->
+# <!-- notes
+# Let the room answer before you show what was printed. Ask also: why minus infinity before the
+# softmax, and not zero after it? (The rows would no longer sum to 1.)
+# -->
 
-# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
+# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
 torch.manual_seed(0)
 tiny = Transformer(TransformerConfig(vocab=20, dim=16, heads=2, hidden=32)).eval()
 source, target = torch.randint(3, 20, (1, 6)), torch.randint(3, 20, (1, 7))
@@ -200,6 +319,15 @@ print("padding changes nothing:", torch.allclose(before, tiny.logits(padded, tar
 # Attention is a mean, and a mean does not know order: to it *dog bites man* and *man bites dog* are
 # the same set of words. So each place adds a vector to its word that says where it stands, made of
 # sines and cosines of many wavelengths, like the hands of many clocks.
+#
+# <!-- slide
+# To a mean *dog bites man* and *man bites dog* are the same. So each word gets a vector added that
+# says where it stands: sines and cosines, like the hands of many clocks.
+# -->
+# <!-- notes
+# Ask: what if we simply added the number of the place? (It grows without end, and a network that
+# saw 40 places has never met a 41.) Later lessons use learned and rotary positions.
+# -->
 
 # %% slideshow={"slide_type": "fragment"}
 table = sinusoids(40, 64)
@@ -222,8 +350,12 @@ plots.show(
 # %% [markdown] slideshow={"slide_type": "fragment"}
 # The right panel shows why this works: the dot product of two places depends only on how far apart
 # they are. *Two words back* looks the same everywhere in the phrase.
+#
+# <!-- slide
+# The dot product of two places depends only on how far apart they are.
+# -->
 
-# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
+# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
 gaps = [[float(table[p] @ table[p + gap]) for p in (0, 9, 25)] for gap in (1, 2, 7)]
 print("the same gap, the same product:", all(np.ptp(row) < 1e-3 for row in gaps))
 
@@ -248,8 +380,36 @@ print("with them it is seen:", not torch.allclose(one, other, atol=1e-5))
 # $$\text{after: } x \leftarrow \mathrm{norm}(x + f(x)) \qquad
 # \text{before: } x \leftarrow x + f(\mathrm{norm}(x))$$
 #
+# <!-- slide
+# A block never replaces a vector. It **adds** to it: every part reads from the stream and writes into
+# it.
+#
+# ```text
+# x ──┬─────────────────────────────► (+) ──┬─────────────────────────────────► (+) ──►  the next block
+#     │                                ▲    │                                    ▲
+#     └─► attention: other places ─────┘    └─► a small network: this place ─────┘
+# ```
+#
+# Sums grow, so a **layer norm** is needed. In 2017 it stood in the stream. Today the stream is left
+# alone, and each part reads a normed copy:
+#
+# $$\text{after: } x \leftarrow \mathrm{norm}(x + f(x)) \qquad
+# \text{before: } x \leftarrow x + f(\mathrm{norm}(x))$$
+#
+# Does it matter? **Guess**: 24 layers, fresh weights. Which layer gets the largest gradient?
+# -->
+# <!-- notes
+# Draw the stream as a river: every part takes a cup of water and pours something back. Collect the
+# guesses for the last line; the next slide measures it in a second.
+# -->
+
+# %% [markdown] slideshow={"slide_type": "subslide"}
 # It looks like a detail. Let us measure: 24 layers, fresh weights, one backward pass. How large is
 # the gradient at each layer?
+#
+# <!-- slide
+# 24 layers, fresh weights, one backward pass.
+# -->
 
 # %% slideshow={"slide_type": "fragment"}
 depth = 24
@@ -295,6 +455,16 @@ print(f"at the last layer: {last_layer:.1f} times larger with the norm after the
 # tiny steps (*warm-up*). With the norm **before**, the stream grows with depth, each layer's share
 # of it shrinks, and the gradients fall gently towards the output. Xiong and others (2020) proved
 # this pattern; it is why nearly all large models since GPT-2 have the norm before.
+#
+# <!-- slide
+# - Norm **after**: the last layers get the most. Training has to start with tiny steps
+#   (*warm-up*).
+# - Norm **before**: gentle everywhere. Nearly all large models since GPT-2 have it so.
+# -->
+# <!-- notes
+# A misunderstanding: the norm after is not wrong. Trained with care it is as good; it is only
+# harder to start. Try it: set norm_first to False in the parameters and raise the learning rate.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## The data
@@ -306,6 +476,15 @@ print(f"at the last layer: {last_layer:.1f} times larger with the norm after the
 # - **Chinese** has no inflection and another word order. A meaning is a character or two, so one
 #   can see where each piece came from.
 # - **Spanish** puts adjectives behind their nouns and has genders.
+#
+# <!-- slide
+# The names of all emoji (Unicode, package *emoji*): a small parallel corpus. English into
+# **Chinese** and **Spanish**, **one** model. The decoder's start token says which language.
+# -->
+# <!-- notes
+# Ask: which words change places? Who reads Chinese may say where each character comes from.
+# Byte-pair encoding cuts the text into tokens; lesson 05 derives it.
+# -->
 
 # %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
 data = recipe.corpus(
@@ -325,7 +504,15 @@ for english in (
 #
 # A random split would put *woman pilot, dark skin tone* into training and *woman pilot, light skin
 # tone* into the test: copying would look like translating. And a word that training never showed
-# cannot be translated by anybody. So three kinds of held-out phrases are told apart:
+# cannot be translated by anybody.
+#
+# <!-- slide
+# **Ask first**: we split all phrases at random. *Woman pilot, dark skin tone* is trained, *woman
+# pilot, light skin tone* is tested. What do we measure?
+# -->
+
+# %% [markdown] slideshow={"slide_type": "fragment"}
+# So three kinds of held-out phrases are told apart:
 #
 # | Kind | the phrase | its words |
 # |---|---|---|
@@ -335,8 +522,25 @@ for english in (
 #
 # The first is what a translator can be asked to do: *woman pilot*, after *man pilot* and *woman
 # singer*. We choose and claim by it, and show the others beside it.
+#
+# <!-- slide
+# Copying would look like translating. So three kinds are told apart:
+#
+# | held out | the phrase | its words | example |
+# |---|---|---|---|
+# | **new combinations** | in no skin tone seen | all seen, elsewhere | *man factory worker* |
+# | **known words** | its concept never seen | all seen, elsewhere | *fountain pen* |
+# | **new words** | its concept never seen | one never seen | *kimono* |
+#
+# - The first is what a translator can be asked to do. We choose and claim by it.
+# - The others are shown beside it: what nobody told the model, nobody can expect of it.
+# -->
+# <!-- notes
+# More examples of each kind, and how many phrases there are, are printed in the notebook. This is
+# the slide to remember for your own data: what counts as new has to be decided before the split.
+# -->
 
-# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
+# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
 for part in ("train", "validation", "test"):
     phrases = [phrase for phrase in getattr(data, part) if phrase.language == "zh"]
     for kind in dict.fromkeys(sorted(phrase.kind for phrase in phrases)):
@@ -372,15 +576,40 @@ print("all come back:", all(data.text(data.encode(text)) == text for text in eve
 # 2. Which will translate more new combinations to the letter? By how much?
 # 3. For short phrases or for long ones will the difference be larger?
 # 4. What will they make of words they have never seen?
+#
+# <!-- slide
+# About as many weights, the same phrases and optimizer:
+#
+# - **Seq2Seq** (2014): a GRU reads, *one vector*, a GRU writes;
+# - **Transformer** (2017): two layers of encoder, two of decoder.
+#
+# **Write down your guesses:**
+#
+# 1. A step of which of the two takes longer on this machine?
+# 2. Which will translate more new combinations to the letter? By how much?
+# 3. For short phrases or for long ones will the difference be larger?
+# 4. What will they make of words they have never seen?
+# -->
+# <!-- notes
+# Start both trainings now: together they take about a minute and a half on a laptop, which is the
+# time that the guesses need. Take a show of hands for each, and write the numbers on the board.
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 seq2seq = lesson.pretrain("seq2seq")
 
-# %% slideshow={"slide_type": "fragment"}
+# %% slideshow={"slide_type": "subslide"}
 transformer = lesson.pretrain("transformer")
 
-# %% [markdown] slideshow={"slide_type": "subslide"}
+# %% [markdown] slideshow={"slide_type": "fragment"}
 # ### What it cost
+#
+# <!-- notes
+# Guess 1: divide the seconds by the steps. Per step the two are close on a CPU; the Transformer
+# got half the steps. Mind the last column: Seq2Seq has the *lower* training loss. Ask what that
+# will mean for phrases that it has never seen. Why is the curve so ragged? Each point is one
+# batch.
+# -->
 
 # %% slideshow={"slide_type": "fragment"}
 runs = {"Transformer": transformer, "Seq2Seq": seq2seq}
@@ -409,6 +638,11 @@ display(
 # **Exact** counts the translations that are right to the last letter. **chrF** compares runs of up
 # to six characters, so that nearly right is not nothing. The intervals come from drawing *concepts*
 # anew: the six skin tones of one name are not six independent phrases.
+#
+# <!-- slide
+# **Exact**: right to the last letter. **chrF**: runs of up to six characters, so nearly right
+# counts.
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 most = lesson.at(None, smoke=40)
@@ -459,6 +693,16 @@ print(f"chrF phrase by phrase {gain['chrF']:.1f} points (95 % interval over conc
 # *Known words* are hopeless for both: a name is often not the sum of its words (a *hot dog* is no
 # dog), and such a name has to be learned by heart. And with *new words* neither has a chance: the
 # data do not say what they mean. A random split would have mixed all three into one number.
+#
+# <!-- slide
+# - *New combinations*: more come out right with attention, after half as many steps.
+# - *Known words*: a *hot dog* is no dog. Such names are learned by heart or not at all.
+# - *New words*: nobody can know them.
+# -->
+# <!-- notes
+# Guesses 2 and 4. Read the interval of the difference aloud: how far from zero is its end? One
+# training each; another seed would give other numbers.
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 by_language = {}
@@ -483,6 +727,10 @@ plots.bars(
 #
 # The bottleneck should hurt most where much has to pass through it. Each phrase's own chrF, by the
 # number of English words:
+#
+# <!-- slide
+# The bottleneck should hurt most where much must pass through it. Does it?
+# -->
 
 # %% slideshow={"slide_type": "fragment"}
 lengths = [min(8, 2 * math.ceil(len(phrase.english.split()) / 2)) for phrase in combinations]
@@ -507,12 +755,25 @@ plots.lines(
 # here. The long phrases of our data are the *easy* ones, because they end in skin tones, as most
 # phrases do; the short ones are hearts, arrows and faces, each with a way of its own. So length
 # alone is not what makes attention better *here*. What is?
+#
+# <!-- slide
+# - No gap that grows with length: mind the bands.
+# - Long phrases are the *easy* ones here. They end in skin tones, as most phrases do.
+# -->
+# <!-- notes
+# Guess 3. Let somebody describe the picture before you interpret it. An idea may be right and
+# still not be what a measurement shows; so ask what else differs between short and long phrases.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### What kind of mistakes?
 #
 # Look at a wrong translation. Is it a *new* text, put together badly? Or is it a text that the
 # model learned in training, the name of something else?
+#
+# <!-- slide
+# A wrong translation: put together badly? Or learned by heart, the name of something else?
+# -->
 
 # %% slideshow={"slide_type": "fragment"}
 trained = {(phrase.language, phrase.text) for phrase in data.train}
@@ -542,11 +803,21 @@ print(", ".join(f"{name} {value:.0f} %" for name, value in families.items()))
 # Attention has weak spots of its own. In *family man man boy boy* the same word comes twice; both
 # give the same key but for the position, and it is easy to lose count. Compare the families above:
 # they are few, but look who copes better.
+#
+# <!-- slide
+# - **One vector** for a phrase lies near that of some known phrase. The decoder writes *that* one.
+# - **Attention** fetches each word by itself, so a known word can stand in new company.
+# - Its weak spot: *family man man boy boy*. The same word twice, the same key: it loses count.
+# -->
+# <!-- notes
+# This is the slide that explains the result. The notebook's next cell shows ten translations
+# beside each other: open it, and look for the answers of Seq2Seq that name another emoji.
+# -->
 
-# %% [markdown] slideshow={"slide_type": "subslide"}
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ### Read some
 
-# %% slideshow={"slide_type": "fragment"}
+# %% slideshow={"slide_type": "skip"}
 order = list(range(len(combinations)))
 random.Random(seed).shuffle(order)
 wrong = [row for row in order if not scores["Seq2Seq", "new combinations"][1][row]]
@@ -565,12 +836,20 @@ display(
     )
 )
 
-# %% [markdown] slideshow={"slide_type": "slide"}
+# %% [markdown] slideshow={"slide_type": "subslide"}
 # ### What cross-attention looks at
 #
 # Nobody told the model which Spanish word belongs to which English one. But to write a word it has
 # to look at something. Each row is a token that is about to be written, each column a token of the
 # source.
+#
+# <!-- slide
+# Nobody told the model which Spanish word belongs to which English one. But to write a word it has
+# to look somewhere.
+#
+# - a row: a token about to be written;
+# - a column: a token of the source.
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 # Chinese characters and English words that mean the same, to test the alignment with
@@ -640,6 +919,17 @@ plots.attention_map(
 # Read it row by row. The order is another one than in English, and the dark cells follow the
 # meaning, not the diagonal. Not every row is sure: *de* and *piel* follow from what was written
 # before, so there is nothing to look up, and the weight goes anywhere.
+#
+# <!-- slide
+# The order changes, and the dark cells follow the **meaning**, not the diagonal.
+#
+# *de* and *piel* follow from what was written before: nothing to look up.
+# -->
+# <!-- notes
+# Take one row and let the room say where it should look before you point at it. A
+# misunderstanding: each row sums to 1 because of the softmax. A pale row is not a weak one, but an
+# undecided one.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### The same in Chinese, and counted
@@ -655,13 +945,25 @@ print(
 )
 
 # %% [markdown] slideshow={"slide_type": "fragment"}
-# Where a word takes two characters, the second mostly follows from the first: it need not look at
-# its English word again, and often rests on the end token.
+# Where a word takes several characters, the later ones mostly follow from the first. They need not
+# look at their own English word again, and in the row above some do not.
 #
 # One caution, which lesson 29 will take up: a weight says where the model *looked*. It does not
 # prove that what it saw there decided the answer.
+#
+# <!-- slide
+# - One picture proves nothing: so every new combination in Chinese was counted.
+# - The layer was chosen on validation phrases, the share measured on test phrases.
+# - Later characters of a word follow from the first. They need not look at their word again.
+# - **Caution**: a weight says where the model *looked*. It does not prove that what it saw there
+#   decided the answer.
+# -->
+# <!-- notes
+# Ask: why compare with a straight diagonal? (Because a model that reads both phrases from left to
+# right would hit something too.) Lesson 29 asks what decides an answer.
+# -->
 
-# %% [markdown] slideshow={"slide_type": "slide"}
+# %% [markdown] slideshow={"slide_type": "subslide"}
 # ### Writing: greedy, beams, and a cache
 #
 # **Greedy search** takes the likeliest token each time. That can lead into a corner: the likeliest
@@ -670,6 +972,14 @@ print(
 #
 # Either way a new token changes nothing about the earlier ones, since they cannot look ahead. So
 # their keys and values are kept in a **cache**, and a step computes one place instead of all.
+#
+# <!-- slide
+# - **Greedy**: the likeliest token each time. The likeliest first word need not begin the
+#   likeliest text.
+# - **Beam search**: follow the best few beginnings at once.
+# - **Cache**: earlier places cannot look ahead, so their keys and values stay the same. Keep them:
+#   a step computes one place instead of all.
+# -->
 
 # %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
 some = combinations[: lesson.at(256, smoke=16)]
@@ -724,6 +1034,15 @@ lesson.record("beam_exact", found["5 beams, cache"][1], "% exact", "five beams")
 # Beams find texts that the model holds for likelier, but hardly any better translations, at several
 # times the cost: with names this short greedy search has little occasion to go wrong. The cache
 # pays off whatever the search.
+#
+# <!-- slide
+# Likelier texts, but hardly better translations: on names this short greedy search seldom goes
+# wrong.
+# -->
+# <!-- notes
+# Ask: the beams found likelier texts, so why no better ones? (The model is judged by the wanted
+# text, and its own probability is only a guess at that.) The cache pays off whatever the search.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Adapt it
@@ -734,6 +1053,11 @@ lesson.record("beam_exact", found["5 beams, cache"][1], "% exact", "five beams")
 # from a few phrases better than a fresh one? It sounds as if it must: Italian is close to Spanish.
 # Write down your guess. Both get the same few phrases, steps and learning rates. Italian's start
 # token and letters have been in the vocabulary all along; nothing has trained them.
+#
+# <!-- slide
+# Italian was never trained. It is close to Spanish: does a model that writes Chinese and Spanish
+# learn it faster than a fresh one? **Guess** the difference in chrF.
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 italian = recipe.phrases(("it",))
@@ -783,6 +1107,18 @@ display(
 # (change `adapt_steps` and see), because the few phrases show a fresh model all that it needs. What
 # pretraining bought here is **time**. It buys more where the pretrained model knows something that
 # the few examples do not show; later lessons look for such tasks.
+#
+# <!-- slide
+# - A head start: after these few steps the pretrained model is well ahead.
+# - But with half as many steps again most of the lead is gone.
+# - Here pretraining bought **time**. It buys more where the few examples do not show what is
+#   needed.
+# -->
+# <!-- notes
+# The intervals come from drawing the few phrases anew. The cell trains several small models and
+# takes some seconds. A misunderstanding: a head start after few steps is not a better model in the
+# end.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## In the library
@@ -793,6 +1129,19 @@ display(
 # into our `EncoderDecoder`, and compare: outputs, loss, and the gradient of every weight. In 64-bit
 # numbers, so that a difference could only be a mistake. Mind the masks: torch's say where one may
 # **not** look.
+#
+# <!-- slide
+# Its random weights go into our `EncoderDecoder`. In 64-bit numbers a difference could only be a
+# mistake.
+#
+# - torch has the two stacks. Tokens, positions and the last layer are yours.
+# - Its masks say where one may **not** look: the other way round than ours.
+# -->
+# <!-- notes
+# Why compare gradients too? Two networks can give the same outputs and still learn differently,
+# for example when one of them forgot to train a weight. The notebook also goes back: our trained
+# translator becomes a torch.nn.Transformer, and it says how to fetch a public one.
+# -->
 
 # %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
 for first in (False, True):
@@ -850,7 +1199,25 @@ print("our trained weights in torch.nn.Transformer:", torch.allclose(one, other,
 #
 # Part of the difference that we measured is patience. The recurrent model had twice the steps, and
 # its loss was still falling when its minute was over: what a minute shows is how fast each learns.
-# How close does it come with four times the steps? `pfmcourse pretrain seq2seq -p steps=4000` tells.
+# How close does it come with four times the steps? `pfmcourse pretrain seq2seq -p steps=3600` tells.
+#
+# <!-- slide
+# - Part of the difference is patience: Seq2Seq was still learning when its minute was over. Give
+#   it four times the steps.
+# - Recurrence takes its steps **one after the other**. A Transformer trains all places **at
+#   once**: a few large products, made for a GPU.
+# - The price comes with length: **twice the length, four times the scores**.
+#
+# ```text
+# pfmcourse pretrain seq2seq -p steps=3600
+# pfmcourse pretrain transformer --preset gpu
+# torchrun --nproc-per-node 2 -m pfmcourse pretrain transformer --preset gpu
+# ```
+# -->
+# <!-- notes
+# Ask: on which machine and for which lengths would a recurrent network win? On phrases as short as
+# ours both leave a GPU mostly idle.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # The same recipes run on a GPU, and on several processes, without a change:
@@ -874,6 +1241,19 @@ print("our trained weights in torch.nn.Transformer:", torch.allclose(one, other,
 #
 # Each has a checker. It tries your answer on small cases, and when it fails it says what the
 # mistake looks like.
+#
+# <!-- slide
+# 1. **No peeking** (easy, 5 minutes): write the causal mask.
+# 2. **Attention with a mask** (medium, 10 minutes): without the formula, if you can.
+# 3. **Norm before or after** (easy, 5 minutes): the stream after one part.
+# 4. **Beam search** (hard, 25 minutes): over any model that gives log-probabilities.
+#
+# Each has a checker. When your answer is wrong, it says what the mistake looks like.
+# -->
+# <!-- notes
+# 1 to 3 fit into a lesson of 20 minutes, in pairs. 4 is homework: there the texts that have
+# already ended are what most people forget.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ### Exercise 1: No peeking
@@ -969,8 +1349,16 @@ check.beam_search(beam_search)
 #
 # Every sentence above that could be false, executed. Changed a parameter? Then some of these may
 # fail: find out why.
+#
+# <!-- slide
+# **What to remember**
+# -->
+# <!-- notes
+# The notebook ends with a list of claims, each checked when it runs. Close by going back to the
+# guesses on the board: who was right, and what surprised most?
+# -->
 
-# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
+# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
 lesson.claim(
     "at the start, norms after the additions give the last layer much larger gradients",
     last_layer > 2,
@@ -1021,6 +1409,16 @@ lesson.claim(
 # **Left open.** A translator needs pairs, and pairs are rare. But half of this network, the decoder
 # without its source, can learn from any text at all. **Next:** in lesson 05 it does. It is called
 # GPT.
+#
+# <!-- slide
+# - **Attention** looks things up softly: every place of a phrase reaches every other in one step.
+# - A Transformer is a **stream** of vectors to which attention and small networks add.
+# - Where the **norm** stands decides how deep it can be trained.
+# - What is **held out** decides what is measured.
+# - One vector remembers known phrases; attention puts known words into **new company**.
+#
+# **Left open.** Pairs are rare. The decoder alone can learn from any text: lesson 05, GPT.
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 lesson.finish()

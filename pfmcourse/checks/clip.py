@@ -132,6 +132,8 @@ def ensemble(answer: Callable[[Tensor], Tensor]) -> None:
         raise CheckFailed(NO_RETURN)
     if not torch.equal(vectors, kept):
         raise CheckFailed("your function changed the vectors themselves: work on copies")
+    if not isinstance(found, Tensor):
+        raise CheckFailed(f"return one tensor, a row for each class; yours is a {type(found).__name__}")
     wanted, unit = prompt_ensemble(vectors), F.normalize(vectors, dim=2)
     if found.shape == (3, 5):
         raise CheckFailed("you averaged over the classes: the templates are the first axis")

@@ -24,8 +24,11 @@ def encode_word(answer: Callable[[Sequence[str], Sequence[Pair]], Sequence[str]]
             raise CheckFailed("your function changed the word or the merges that it was given; work on a copy")
         if isinstance(found, str):
             raise CheckFailed(f"the answer is a list of pieces, such as ['he', 'r'], but yours is the text {found!r}")
-        found = list(found)
-        if "".join(found) != letters:
+        try:
+            text = "".join(found := list(found))
+        except TypeError:
+            raise CheckFailed(f"the answer is a list of pieces, such as ['he', 'r'], but yours is {found!r}") from None
+        if text != letters:
             raise CheckFailed(
                 f"{letters!r} became {found}, which is not the same text any more: a merged pair takes the place of "
                 "both its parts, and the next pair begins after it"
@@ -75,7 +78,7 @@ def causal_weights(answer: Callable[[Tensor], Tensor]) -> None:
         raise CheckFailed(RETURN)
     if not torch.equal(scores, kept):
         raise CheckFailed("your function changed the scores in place (masked_fill_, perhaps): use masked_fill")
-    found = torch.as_tensor(found)
+    found = torch.as_tensor(found).float()
     if found.shape != scores.shape:
         raise CheckFailed(f"expected weights of shape {tuple(scores.shape)}, got {tuple(found.shape)}")
 
@@ -118,7 +121,7 @@ def nucleus(answer: Callable[[Tensor, float], Tensor]) -> None:
         raise CheckFailed(RETURN)
     if not torch.equal(probabilities, kept):
         raise CheckFailed("your function changed the probabilities in place; work on a copy (clone)")
-    found = torch.as_tensor(found)
+    found = torch.as_tensor(found).float()
     if found.shape != probabilities.shape:
         raise CheckFailed(
             f"expected {tuple(probabilities.shape)} probabilities, one for each token, but got {tuple(found.shape)}: "
@@ -146,9 +149,12 @@ def nucleus(answer: Callable[[Tensor, float], Tensor]) -> None:
     if not close(wanted):
         raise CheckFailed(f"expected {wanted.numpy().round(2)}, got {found.numpy().round(2)}")
     sure = torch.tensor([0.05, 0.95])
-    if not torch.allclose(torch.as_tensor(answer(sure, 0.5)), torch.tensor([0.0, 1.0]), atol=1e-4):
+    if not torch.allclose(torch.as_tensor(answer(sure, 0.5)).float(), torch.tensor([0.0, 1.0]), atol=1e-4):
         raise CheckFailed("where one token alone has more than p, it must stay, and alone")
-    if not torch.allclose(torch.as_tensor(answer(probabilities, 1.0)), kept, atol=1e-4):
+    exactly = torch.as_tensor(answer(torch.tensor([0.25, 0.5, 0.25]), 0.5)).float()
+    if not torch.allclose(exactly, torch.tensor([0.0, 1.0, 0.0]), atol=1e-4):
+        raise CheckFailed("a token of exactly 0.5 reaches p = 0.5 by itself, and no other is needed: is there a `<=`?")
+    if not torch.allclose(torch.as_tensor(answer(probabilities, 1.0)).float(), kept, atol=1e-4):
         raise CheckFailed("with p = 1 every token stays")
     passed("the fewest likely tokens that together have p, and they sum to 1")
 
@@ -161,7 +167,10 @@ def bits_per_byte(answer: Callable[[float, int, str], float]) -> None:
     found = answer(loss, tokens, text)
     if found is None:
         raise CheckFailed(RETURN)
-    value = float(found)
+    try:
+        value = float(found)
+    except (TypeError, ValueError):
+        raise CheckFailed(f"the answer is one number, the bits for one byte, but yours is {found!r}") from None
 
     def close(other: float) -> bool:
         return math.isclose(value, other, rel_tol=1e-6)
@@ -172,6 +181,8 @@ def bits_per_byte(answer: Callable[[float, int, str], float]) -> None:
         raise CheckFailed("these are nats a byte: one bit is ln 2 nats, so divide by math.log(2)")
     if close(loss * tokens * math.log(2) / size):
         raise CheckFailed("you multiplied by ln 2; a bit is less than a nat, so there must be more of them: divide")
+    if close(loss * tokens / math.log(2)):
+        raise CheckFailed("these are the bits of the whole text: divide by its bytes, len(text.encode())")
     if close(loss / math.log(2)):
         raise CheckFailed("these are bits a token: multiply by the number of tokens and divide by the bytes")
     if close(loss / math.log(2) / size):

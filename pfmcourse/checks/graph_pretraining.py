@@ -85,6 +85,8 @@ def hidden(answer: Callable[[Tensor, float, torch.Generator], Tensor]) -> None:
                     f"a graph with {int(sizes[counts == 0][0])} node(s) has none hidden: then it asks nothing. Round, "
                     "and hide at least one"
                 )
+            if torch.equal(counts, torch.minimum(wanted + 1, sizes)):
+                raise CheckFailed("one node too many of each graph: is there a `<=` where `<` is meant?")
             if not torch.equal(counts, wanted):
                 place = int((counts != wanted).nonzero()[0])
                 raise CheckFailed(
@@ -175,6 +177,8 @@ def usable(answer: Callable[[Sequence[str], Callable[[list[str]], object]], list
         raise CheckFailed(NO_RETURN)
     if asked != kept:
         raise CheckFailed("your function changed the list itself: build a new one")
+    if not isinstance(found, tuple | list):
+        raise CheckFailed(f"the answer is a list of SMILES, but yours is {found!r}")
     found, good = list(found), [one for one in asked if one not in bad]
     if found and not all(isinstance(one, str) for one in found):
         raise CheckFailed("return the SMILES that can be used, not what featurise made of them")

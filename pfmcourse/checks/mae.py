@@ -59,7 +59,7 @@ def masking(answer: Callable[[Tensor, int], tuple[Tensor, Tensor]]) -> None:
             "old order, and does not"
         )
     more = torch.rand(2, 5, generator=torch.Generator().manual_seed(4))
-    seen, back = answer(more, 2)
+    seen, back = map(torch.as_tensor, answer(more, 2))
     shuffled = torch.cat([seen, torch.full((2, 3), -1)], dim=1).gather(1, back)
     if not torch.equal(shuffled.ge(0), more.argsort(1).argsort(1) < 2):
         raise CheckFailed("right for 8 patches, but wrong for 5: is a length written as a number?")
@@ -83,7 +83,7 @@ def normalise(
         raise CheckFailed(NO_RETURN)
     if not isinstance(found, tuple | list) or len(found) != 3:
         raise CheckFailed("return three things: the normalised patches, their means, and their deviations")
-    normal = torch.as_tensor(found[0])
+    normal = torch.as_tensor(found[0]).float()
     if normal.shape != patches.shape:
         raise CheckFailed(f"normalised patches keep their shape {tuple(patches.shape)}, but yours is {normal.shape}")
     if not normal.isfinite().all():
@@ -123,6 +123,7 @@ def normalise(
         raise CheckFailed(f"the way back fails: {error}. Did the means keep their last axis, keepdim=True?") from None
     if colours is None:
         raise CheckFailed("the way back returned None: is the `return` missing?")
+    colours = torch.as_tensor(colours).float()
     if colours.shape != truth.shape:
         raise CheckFailed(f"the way back should give patches of the shape {tuple(truth.shape)}, not {colours.shape}")
     textured = variance[..., 0] > 0.01  # on bare paper the deviation is next to nothing, wherever 1e-6 was added
@@ -178,6 +179,8 @@ def hidden_error(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
         raise CheckFailed("summed over the numbers of a patch: take the mean of these too, or large patches cost more")
     if close(square[mask].sum() / mask.sum()):
         raise CheckFailed("you divide by the hidden patches; divide by all their numbers")
+    if close((painted - truth)[mask].mean()) or close((truth - painted)[mask].mean()):
+        raise CheckFailed("the square is missing: without it errors of both signs cancel")
     if close((painted - truth)[mask].abs().mean()):
         raise CheckFailed("that is the absolute error; MAE squares it")
     if close(wanted.sqrt()):
@@ -217,6 +220,13 @@ def nearest_code(answer: Callable[[Tensor, Tensor], Tensor]) -> None:
     cosine = torch.nn.functional.normalize(patches, dim=1) @ torch.nn.functional.normalize(codes, dim=1).T
     if torch.equal(found, cosine.argmax(1)):
         raise CheckFailed("the cosine forgets how dark a patch is: grey and black would be one token")
+    apart = patches[:, None] - codes
+    if torch.equal(found, apart.abs().sum(-1).argmin(1)):
+        raise CheckFailed("you add up absolute differences; the distance that was asked for squares them")
+    if torch.equal(found, apart.sum(-1).argmin(1)):
+        raise CheckFailed("the square is missing: without it differences of both signs cancel")
+    if torch.equal(found, apart.square().sum(1).argmin(1)):
+        raise CheckFailed("you sum over the codes: the numbers of a patch stand along the last axis")
     if not torch.equal(found, wanted):
         raise CheckFailed(f"expected the tokens {wanted.tolist()}, but found {found.tolist()}")
     passed("each patch has become the number of the typical patch nearest to it")

@@ -150,6 +150,9 @@ def follow(answer: Callable[[list[Tensor], list[Tensor], float], None]) -> None:
             raise CheckFailed("the shares are swapped: the large one, `momentum`, is that of the slow weights")
         if all_are(listed[:1], momentum, old[:1], new[:1]) and not all_are(listed[1:], momentum, old[1:], new[1:]):
             raise CheckFailed("only the first tensor is right: is there a `return` inside the loop?")
+        added = (momentum * a + b for a, b in zip(old, new, strict=True))
+        if all(torch.allclose(one, two, atol=1e-6) for one, two in zip(listed, added, strict=True)):
+            raise CheckFailed("the shares do not add up to 1: the fast weights come in with 1 - momentum")
         if momentum != 0.9 and all_are(listed, 0.9):
             raise CheckFailed("right for a momentum of 0.9 only: is it written as a number?")
         if not all_are(listed, momentum):
@@ -197,6 +200,13 @@ def alignment_and_uniformity(answer: Callable[[Tensor, Tensor], tuple[Tensor, Te
         raise CheckFailed("that is the mean distance: alignment takes the squared distance")
     if close(aligned, (x - y).square().mean()):
         raise CheckFailed("you average over the axes of a vector, too: sum over those, and average over the pictures")
+    columns = F.normalize(first, dim=0) - F.normalize(second, dim=0)
+    if close(aligned, columns.square().sum(1).mean()):
+        raise CheckFailed("you normalise down the columns: each row is a vector, so normalise along dim=1")
+    if close(aligned, (x - y).square().sum(0).mean()):
+        raise CheckFailed("you sum over the pictures: the numbers of one vector stand along dim=1")
+    if close(aligned, (x - y).sum(1).mean()):
+        raise CheckFailed("the square is missing: without it differences cancel")
     if close(aligned, squares.sum()):
         raise CheckFailed("alignment is the mean over the pictures; that is the sum")
     if close(aligned, (x[:, None] - y[None]).square().sum(2).mean()):

@@ -23,7 +23,10 @@ def few_of_each(answer: Callable[[Tensor, int, torch.Generator], Tensor]) -> Non
         found = answer(labels, each, torch.Generator().manual_seed(seed))
         if found is None:
             raise CheckFailed(NOTHING)
-        return torch.as_tensor(found).flatten()
+        found = torch.as_tensor(found)
+        if found.ndim == 2 and found.shape[1] == 1:
+            raise CheckFailed("your row numbers stand in a column, as torch.nonzero gives them: flatten() it")
+        return found.flatten()
 
     rows = ask(0)
     if not torch.equal(labels, kept):
@@ -152,6 +155,10 @@ def paired_interval(answer: Callable[[Sequence[float], Sequence[float]], Any]) -
         raise CheckFailed(
             "that is the spread of single differences; a mean is steadier: divide by the root of their number"
         )
+    if close(half, t * spread / count):
+        raise CheckFailed("you divide by the number of draws; the spread of a mean shrinks with its root, math.sqrt(n)")
+    if close(half, t * spread**2 / math.sqrt(count)):
+        raise CheckFailed("that is the variance of the differences; the interval needs its root, the deviation")
     if close(half, t * difference.std(ddof=0) / math.sqrt(count)):
         raise CheckFailed("the spread of a sample divides by n - 1: ddof=1 in NumPy; torch.std does so by itself")
     if any(close(half, factor * spread / math.sqrt(count)) for factor in (1.96, scipy.stats.norm.ppf(0.975), 2)):

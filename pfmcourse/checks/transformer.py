@@ -117,6 +117,8 @@ def sublayer(answer: Callable[[Tensor, Callable, Callable, bool], Tensor]) -> No
         if not torch.equal(x, kept):
             raise CheckFailed("your function changed x in place (`x += ...`): write x = x + ...")
         found = torch.as_tensor(found)
+        if found.shape != x.shape:
+            raise CheckFailed(f"{where} the stream keeps its shape {tuple(x.shape)}, but yours is {tuple(found.shape)}")
         wanted = x + part(norm(x)) if norm_first else norm(x + part(x))
         mistakes = {
             "it is the other way round": norm(x + part(x)) if norm_first else x + part(norm(x)),

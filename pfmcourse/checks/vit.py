@@ -24,7 +24,7 @@ def pool(answer: Callable[[Tensor, int, str], Tensor]) -> None:
         if found is None:
             raise CheckFailed(NO_RETURN)
         case = f"with special={special} and pooling={pooling!r}"
-        _pooled(torch.as_tensor(found), tokens, special, pooling, case)
+        _pooled(torch.as_tensor(found).float(), tokens, special, pooling, case)
     passed("one vector a picture, from its class token or from its patches alone")
 
 
@@ -100,6 +100,8 @@ def hard_distillation(answer: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
         raise CheckFailed("the heads are swapped: labels teach the class token's head, the teacher the other one")
     if close((terms[0] + soft) / 2):
         raise CheckFailed("that is soft distillation: here the teacher's first choice is a label like any other")
+    if close((terms[0] + F.cross_entropy(by_teacher, scores)) / 2):
+        raise CheckFailed("the teacher's scores are no labels: its choice is where they are largest, argmax")
     if close((terms[0] + F.cross_entropy(by_label, choice)) / 2):
         raise CheckFailed("both terms judge the class token's head, so the distillation token learns nothing")
     if close((F.cross_entropy(middle, labels) + F.cross_entropy(middle, choice)) / 2):
@@ -123,7 +125,7 @@ def rollout(answer: Callable[[Tensor], Tensor]) -> None:
         raise CheckFailed("your function changed the maps in place (`+=`, perhaps)")
     if found is None:
         raise CheckFailed(NO_RETURN)
-    found = torch.as_tensor(found)
+    found = torch.as_tensor(found).float()
     if found.shape == (2, 4, 4):
         raise CheckFailed("the heads are still apart: average over them first, axis 1 of the maps")
     if found.shape == (3, 4, 4):
@@ -167,7 +169,7 @@ def rollout(answer: Callable[[Tensor], Tensor]) -> None:
     total = torch.eye(3)
     for layer in other[:, 0]:
         total = (layer + torch.eye(3)) / 2 @ total
-    if not torch.allclose(torch.as_tensor(answer(other)), total, atol=1e-5):
+    if not torch.allclose(torch.as_tensor(answer(other)).float(), total, atol=1e-5):
         raise CheckFailed("right for 3 layers of 2 heads, but wrong for 5 layers of one: are sizes written as numbers?")
     passed("what each token has gathered from every other, through all layers")
 
@@ -183,7 +185,7 @@ def stretch(answer: Callable[[Tensor, int, int, int], Tensor]) -> None:
             raise CheckFailed("your function changed the table of positions in place")
         if found is None:
             raise CheckFailed(NO_RETURN)
-        _stretched(torch.as_tensor(found), table, special, rows, columns)
+        _stretched(torch.as_tensor(found).float(), table, special, rows, columns)
     passed("special tokens stay, and the patches' positions are stretched as a plane")
 
 

@@ -24,7 +24,14 @@ def context_pairs(answer: Callable[[Sequence[str], int], Sequence[tuple[str, str
         raise CheckFailed("your function changed the sentence itself; work on a copy, or only read it")
     if found is None:
         raise CheckFailed("your function returned None: is the `return` missing?")
-    found = [tuple(pair) for pair in found]
+    try:
+        found = [(str(centre), str(context)) for centre, context in found]
+    except (TypeError, ValueError):
+        raise CheckFailed(
+            f"the answer is a list of pairs, such as [('shall', 'i'), ('shall', 'compare')], but yours is {found!r}"
+        ) from None
+    if strange := [word for pair in found for word in pair if word not in sentence]:
+        raise CheckFailed(f"{strange[0]!r} is no word of the sentence: return pairs of words, not of their places")
     pairs = set(found)
     if any(a == b for a, b in pairs):
         raise CheckFailed("a word is paired with itself: leave out distance 0")
@@ -34,14 +41,15 @@ def context_pairs(answer: Callable[[Sequence[str], int], Sequence[tuple[str, str
         raise CheckFailed("you only look back; the words behind the centre are its context, too")
     if (sentence[0], sentence[-1]) in pairs or any((sentence[0], word) in pairs for word in sentence[-2:]):
         raise CheckFailed("a word at the start is paired with one at the end: a negative index wraps around in Python")
-    distances = {abs(sentence.index(a) - sentence.index(b)) for a, b in pairs}
-    if distances and max(distances) < window:
-        raise CheckFailed(
-            f"the farthest word you reach is {max(distances)} away, but the window is {window}: range(a, b) stops "
-            "before b"
-        )
-    if distances and max(distances) > window:
-        raise CheckFailed(f"you reach {max(distances)} words away, but the window is {window}")
+    steps = [sentence.index(b) - sentence.index(a) for a, b in pairs]
+    for reach, where in ((max(steps, default=0), "ahead"), (-min(steps, default=0), "back")):
+        if reach < window:
+            raise CheckFailed(
+                f"the farthest word you reach {where} is {reach} away, but the window is {window}: range(a, b) begins "
+                "with a and stops before b"
+            )
+        if reach > window:
+            raise CheckFailed(f"you reach {reach} words {where}, but the window is {window}")
     if pairs != wanted:
         missing = sorted(wanted - pairs)
         raise CheckFailed(f"{len(missing)} pairs are missing, such as {missing[:1]}")
@@ -63,7 +71,10 @@ def nearest(answer: Callable[[Tensor, int, int], Sequence[int]]) -> None:
         raise CheckFailed(
             "your function changed the vectors in place (`/=`, perhaps): write vectors = vectors / length"
         )
-    found = [int(row) for row in found]
+    try:
+        found = [int(row) for row in found]
+    except (TypeError, ValueError):
+        raise CheckFailed(f"the answer is a list of row numbers, such as [2, 4], but yours is {found!r}") from None
     if 0 in found:
         raise CheckFailed("the query is its own nearest neighbour: leave it out")
     if found and found[0] == 1:
@@ -74,6 +85,14 @@ def nearest(answer: Callable[[Tensor, int, int], Sequence[int]]) -> None:
         raise CheckFailed(f"asked for 2 neighbours, you gave {len(found)}")
     if found != [2, 4]:
         raise CheckFailed(f"expected rows [2, 4], nearest first, but got {found}: is the length taken along axis 1?")
+    more = torch.randn(9, 4, generator=torch.Generator().manual_seed(2)) * torch.arange(1, 10)[:, None]
+    cosine = F.cosine_similarity(more, more[5:6])
+    wanted = [row for row in cosine.argsort(descending=True).tolist() if row != 5][:3]
+    found = [int(row) for row in answer(more, 5, 3)]
+    if found != wanted:
+        raise CheckFailed(
+            f"right for the first small case, but of 9 other rows {wanted} are nearest to row 5, not {found}"
+        )
     passed("nearest by angle, whatever the length, and never the word itself")
 
 
@@ -99,6 +118,9 @@ def negative_sampling_loss(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -
         raise CheckFailed("the sign is wrong: a loss is minus the log-probability, so that smaller is better")
     if close(F.softplus(-centre @ true) + F.softplus(-(random @ centre)).sum()):
         raise CheckFailed("random words are treated as true ones: for them it is sigmoid(-score)")
+    difference = F.softplus(-centre @ true) - F.softplus(random @ centre).sum()
+    if close(difference) or close(-difference):
+        raise CheckFailed("the two terms have different signs: both are minus a log-probability, so both are added")
     if close(F.softplus(-centre @ true) + F.softplus(random @ centre).mean()):
         raise CheckFailed("you took the mean over the random words; the paper sums them")
     if close(F.softplus(-centre @ true)):
@@ -145,6 +167,19 @@ def positive_pmi(answer: Callable[[np.ndarray], np.ndarray]) -> None:
             "every entry is 0. Chance is p(word) * p(context): did you divide both totals by the total of the table, "
             "and the count, too?"
         )
+    rows, columns = counts.sum(1), counts.sum(0)
+    with np.errstate(divide="ignore"):
+        for both, said in (
+            (rows * columns, "the totals are multiplied place by place: keepdims=True makes a column of one of them"),
+            (rows[:, None] * rows, "both totals run along the same axis: one is of the rows, the other of the columns"),
+            (
+                columns[:, None] * columns,
+                "both totals run down the columns: one is of the rows, the other of the columns",
+            ),
+            (rows[:, None] + columns, "the totals are added: two independent words meet by the product"),
+        ):
+            if np.allclose(found, np.maximum(np.log(counts / both * counts.sum()), 0)):
+                raise CheckFailed(said)
     if not np.allclose(found, wanted):
         raise CheckFailed(
             f"row 0 should be {wanted[0].round(3)}, but is {found[0].round(3)}: are the sums over both axes?"

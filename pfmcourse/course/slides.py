@@ -7,10 +7,12 @@ A cell's slide type says where it goes. Beyond that the author has three words:
 - The tag ``slide-code`` shows a code cell's source. Without it a slide shows what the cell printed or drew.
 """
 
+import base64
 import html
 import importlib.util
 import re
 import shutil
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,6 +113,8 @@ def split(notebook: NotebookNode) -> list[Slide]:
             slide.notes.extend(said)
             cell.source = short or prose
             heading = headings[-1] if headings else heading
+        for output in _pictures(cell):
+            output.metadata.setdefault("image/png", {})["height"] = round(_size(output)[1])
         slide.cells.append(cell)
     return slides
 
@@ -118,6 +122,14 @@ def split(notebook: NotebookNode) -> list[Slide]:
 def _pictures(cell: NotebookNode) -> list[NotebookNode]:
     """What a cell drew, as its outputs."""
     return [output for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
+
+
+def _size(output: NotebookNode) -> tuple[float, float]:
+    """(width, height) at which a notebook shows a picture, in pixels."""
+    head = base64.b64decode(output.data["image/png"][:48])
+    width, height = struct.unpack(">II", head[16:24])  # PNG: the first chunk begins with both
+    shown = output.metadata.get("image/png", {}).get("width", width)
+    return shown, height * shown / width
 
 
 def _rows(cells: list[NotebookNode]) -> list[tuple[int, int]]:
@@ -136,9 +148,9 @@ def _rows(cells: list[NotebookNode]) -> list[tuple[int, int]]:
 
 def _kinds(cells: list[NotebookNode], first_slide: bool) -> str:
     """The classes of a slide: ``beside`` puts its one picture, a tall one, to the right of the words."""
-    pictures = [output.metadata.get("image/png", {}) for cell in cells for output in _pictures(cell)]
+    sizes = [_size(output) for cell in cells for output in _pictures(cell)]
     words = any(HEADING.sub("", cell.source).strip() for cell in cells if cell.cell_type == "markdown")
-    beside = len(pictures) == 1 and words and pictures[0].get("height", 0) > 0.75 * pictures[0].get("width", 1)
+    beside = len(sizes) == 1 and words and sizes[0][1] > 0.75 * sizes[0][0]
     return "page" + (" title" if first_slide else "") + (" beside" if beside else "")
 
 

@@ -94,6 +94,7 @@ def test_hidden_accepts_a_right_answer(capsys):
         (lambda *a: hidden(*a, rounded=torch.floor), "rounded"),
         (lambda *a: hidden(*a, rounded=torch.ceil), "rounded"),
         (lambda *a: ~hidden(*a), "wrong way round"),
+        (lambda *a: hidden(*a, rounded=lambda n: n.round().clamp(min=1) + 1), "one node too many"),
         (lambda *a: hidden(*a, order=torch.arange), "same nodes"),
         (lambda *a: hidden(*a, order=torch.randperm), "second time"),
         (lambda *a: hidden(*a).nonzero()[:, 0], "boolean"),

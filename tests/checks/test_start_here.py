@@ -46,6 +46,7 @@ FEW_MISTAKES = {
     "is a 2 written": lambda labels, each, generator: few(labels, 2, generator),
     "a mask": lambda labels, each, generator: labels == 1,
     "floating point": lambda labels, each, generator: few(labels, each, generator).double(),
+    "in a column": lambda labels, each, generator: few(labels, each, generator)[:, None],
     "you drew": lambda labels, each, generator: few(labels, each + 1, generator),
 }
 
@@ -125,6 +126,10 @@ INTERVAL_MISTAKES = {
     "as strangers": unpaired,
     "turned around": lambda a, b: interval(b, a),
     "root of their number": lambda a, b: interval(a, b, root=False),
+    "shrinks with its root": lambda a, b: interval(a, b, factor=scipy.stats.t.ppf(0.975, 4) / math.sqrt(5)),
+    "that is the variance": lambda a, b: interval(
+        a, b, factor=scipy.stats.t.ppf(0.975, 4) * (np.array(a) - np.array(b)).std(ddof=1)
+    ),
     "ddof=1": lambda a, b: interval(a, b, ddof=0),
     "too small": lambda a, b: interval(a, b, factor=1.96),
     "standard error alone": lambda a, b: interval(a, b, factor=1.0),

@@ -81,6 +81,7 @@ def test_hard_distillation_accepts_a_right_answer(answer, capsys):
         (lambda *a: distilled(*a, swap=True), "swapped"),
         (lambda *a: distilled(*a, target=a[3].softmax(1)), "soft distillation"),
         (lambda *a: distilled(*a, target=a[3].argmin(1)), "last choice"),
+        (lambda *a: distilled(*a, target=a[3]), "argmax"),
         (lambda one, two, *rest: distilled(one, one, *rest), "distillation token learns nothing"),
         (lambda one, two, *rest: distilled((one + two) / 2, (one + two) / 2, *rest), "its own target"),
         (lambda *a: -distilled(*a), "sign"),

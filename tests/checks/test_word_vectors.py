@@ -37,9 +37,14 @@ def test_context_pairs_accepts_a_right_answer(capsys):
         (lambda s, w: pairs(s, w, ahead=False), "only look back"),
         (lambda s, w: pairs(s, w, itself=True), "paired with itself"),
         (lambda s, w: pairs(s, w, short=1), "range"),
-        (lambda s, w: pairs(s, w + 1), "3 words away"),
+        (lambda s, w: pairs(s, w + 1), "3 words ahead"),
+        (lambda s, w: [pair for pair in pairs(s, w) if s.index(pair[1]) - s.index(pair[0]) < w], "ahead is 1 away"),
+        (lambda s, w: [pair for pair in pairs(s, w) if s.index(pair[0]) - s.index(pair[1]) < w], "back is 1 away"),
+        (lambda s, w: [*pairs(s[1:], w), ("i", "shall")], "pairs are missing"),
         (lambda s, w: pairs(s, w, wrap=True), "negative index"),
         (lambda s, w: pairs(s, w) * 2, "twice"),
+        (lambda s, w: pairs(list(range(len(s))), w), "not of their places"),
+        (lambda s, w: len(pairs(s, w)), "list of pairs"),
         (lambda s, w: None, "return"),
         (emptied, "changed the sentence"),
     ],
@@ -73,6 +78,7 @@ def test_nearest_accepts_a_right_answer(capsys):
         (lambda v, q, k: rank(v, q, k, descending=False), "opposite"),
         (lambda v, q, k: rank(v, q, k + 1), "you gave 3"),
         (lambda v, q, k: rank(v, q, k, axis=0), "dot product|axis"),
+        (lambda v, q, k: [2, 4], "right for the first small case"),
         (in_place, "in place"),
         (lambda v, q, k: None, "return"),
     ],
@@ -97,6 +103,8 @@ def test_negative_sampling_loss_accepts_a_right_answer(capsys):
         (lambda c, t, r: -loss(c, t, r), "sign"),
         (lambda c, t, r: -F.logsigmoid(t @ c) - F.logsigmoid(r @ c).sum(), "treated as true"),
         (lambda c, t, r: -F.logsigmoid(t @ c) - F.logsigmoid(-(r @ c)).mean(), "mean"),
+        (lambda c, t, r: -F.logsigmoid(t @ c) + F.logsigmoid(-(r @ c)).sum(), "different signs"),
+        (lambda c, t, r: F.logsigmoid(t @ c) - F.logsigmoid(-(r @ c)).sum(), "different signs"),
         (lambda c, t, r: -F.logsigmoid(t @ c), "only the true"),
         (lambda c, t, r: -F.logsigmoid(-(r @ c)).sum(), "only the random"),
         (lambda c, t, r: -torch.sigmoid(t @ c) - torch.sigmoid(-(r @ c)).sum(), "logarithm"),
@@ -114,6 +122,10 @@ def pmi(counts, *, total=True, marginal=True, positive=True, log=np.log):
     chance = counts.sum(1, keepdims=True) * (counts.sum(0) if marginal else 1)
     raw = log(counts / (chance / counts.sum() if total else chance))
     return np.maximum(raw, 0) if positive else raw
+
+
+def pmi_of(counts, both):
+    return np.maximum(np.log(counts / both * counts.sum()), 0)
 
 
 def changed(counts):
@@ -136,6 +148,10 @@ def test_positive_pmi_accepts_a_right_answer(capsys):
         (lambda c: pmi(c, total=False), "total"),
         (lambda c: pmi(c, total=False, marginal=False), "every entry is 0"),
         (lambda c: pmi(c.T), "row 0"),
+        (lambda c: pmi_of(c, c.sum(1) * c.sum(0)), "keepdims"),
+        (lambda c: pmi_of(c, c.sum(1, keepdims=True) * c.sum(1)), "along the same axis"),
+        (lambda c: pmi_of(c, c.sum(0)[:, None] * c.sum(0)), "down the columns"),
+        (lambda c: pmi_of(c, c.sum(1, keepdims=True) + c.sum(0)), "totals are added"),
         (lambda c: pmi(c)[0], "shape"),
         (changed, "in place"),
         (lambda c: None, "return"),
