@@ -49,8 +49,8 @@ bench: $(INSTALLED)  ## compare speed with the peers
 	$(BIN)/python -m pytest tests/benchmarks -s
 
 lint: $(INSTALLED)  ## ruff: rules and format
-	$(BIN)/ruff check pfmcourse tests notebooks/text
-	$(BIN)/ruff format --check pfmcourse tests notebooks/text
+	$(BIN)/ruff check pfmcourse tests docs notebooks/text
+	$(BIN)/ruff format --check pfmcourse tests docs notebooks/text
 
 install: $(INSTALLED)  ## make .venv and install what learners need (the other targets do it when needed)
 

@@ -8,6 +8,7 @@ import contextlib
 import os
 import shlex
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -97,10 +98,15 @@ def _progress(title: str) -> Iterator[Any]:
 
 
 @app.command("list")
-def list_lessons() -> None:
+def list_lessons(
+    ids: Annotated[bool, typer.Option("--ids", help="Only the names, one a line, for scripts.")] = False,
+) -> None:
     """List the lessons."""
     from pfmcourse.course import report
 
+    if ids:
+        console.print("\n".join(catalogue.lessons()), soft_wrap=True)
+        return
     console.print(report.lessons(catalogue.lessons().values(), catalogue.ledger()))
 
 
@@ -113,6 +119,10 @@ def run(
     output: Annotated[Path | None, typer.Option(help="Folder for the runs; default: runs/.")] = None,
     timeout: TimeoutOption = None,
     everything: AllOption = False,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Lessons at a time, when there are several.", min=1)] = 1,
+    resume: Annotated[
+        bool, typer.Option("--resume/--fresh", help="Keep finished, good runs of the same code and parameters.")
+    ] = False,
 ) -> None:
     """Execute lessons; show their metrics and claims, and where the executed notebook and its HTML copy are."""
     from pfmcourse.course import report
@@ -120,25 +130,101 @@ def run(
     from pfmcourse.course.run import run as run_lesson
 
     cards, values = _cards(lessons, everything), _values(parameter)
-    for card in cards:
-        prepare(card, preset, seed, values)  # a typing error shows before the first lesson runs for minutes
-    finished = []
-    for card in cards:
-        with _progress(f"{card.name} ({resolve_preset(values.get('preset') or preset)})") as watch:
-            result = run_lesson(card, preset, seed, values, output=output, timeout=timeout, watch=watch)
-        finished.append(result)
-        for table in (report.metrics, report.claims) if result.row else ():
-            console.print(table(result.row))
-        console.print(f"[bold]{card.title}[/] ({result.preset}): {report.verdict(result)}", soft_wrap=True)
-        console.print(
-            f"notebook  {escape(str(result.notebook))}\nHTML      {escape(str(result.html))}\n", soft_wrap=True
-        )
-        if result.error == INTERRUPTED:
-            raise typer.Exit(130)
-    if len(finished) > 1:
-        console.print(report.runs(finished))
-    if not all(result.ok for result in finished):
+    if len(cards) > 1:
+        _run_many(cards, preset, seed, values, jobs=jobs, output=output, timeout=timeout, resume=resume)
+        return
+    (card,) = cards
+    prepare(card, preset, seed, values)  # a typing error shows before the progress bar does
+    with _progress(f"{card.name} ({resolve_preset(values.get('preset') or preset)})") as watch:
+        result = run_lesson(card, preset, seed, values, output=output, timeout=timeout, watch=watch, resume=resume)
+    for table in (report.metrics, report.claims) if result.row else ():
+        console.print(table(result.row))
+    console.print(f"[bold]{card.title}[/] ({result.preset}): {report.verdict(result)}", soft_wrap=True)
+    console.print(f"notebook  {escape(str(result.notebook))}\nHTML      {escape(str(result.html))}\n", soft_wrap=True)
+    if result.error == INTERRUPTED:
+        raise typer.Exit(130)
+    if not result.ok:
         raise typer.Exit(1)
+
+
+def _run_many(cards: list[catalogue.Card], preset: str | None, seed: int | None, values: Any, **options: Any) -> None:
+    """Run several lessons, each in a process of its own; show one table."""
+    from pfmcourse.course import batch, report
+    from pfmcourse.course.run import INTERRUPTED
+
+    live = console.is_terminal
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} cells"))
+    bar = Progress(*columns, TimeElapsedColumn(), console=console, transient=True, disable=not live)
+    tasks: dict[str, Any] = {}
+
+    class Show(batch.Watcher):
+        def started(self, card: catalogue.Card, threads: int | None, gpu: str | None) -> None:
+            shares = [f"{threads} thread{'s' if threads > 1 else ''}"] if threads else []
+            shares += [f"GPU {gpu}"] if gpu is not None else []
+            tasks[card.id] = bar.add_task(card.name, total=None)
+            if not live:
+                console.print(f"{card.name} …" + (f" ({', '.join(shares)})" if shares else ""))
+
+        def at(self, card: catalogue.Card, done: int, total: int, heading: str) -> None:
+            bar.update(tasks[card.id], completed=done, total=total, description=f"{card.name}: {escape(heading)}")
+
+        def ended(self, run: Any) -> None:
+            if run.card.id in tasks:
+                bar.remove_task(tasks.pop(run.card.id))
+            console.print(f"[bold]{run.card.title}[/] ({run.preset}): {report.verdict(run)}", soft_wrap=True)
+            for claim in run.failed_claims:
+                console.print(f"  [bold red]FAIL[/] {escape(claim['text'])}  {escape(claim['detail'])}", soft_wrap=True)
+
+    began = time.monotonic()
+    with bar:
+        results = batch.run_all(cards, preset, seed, values, watch=Show(), **options)
+    console.print(report.runs(results))
+    where = escape(str(results[0].folder.parent))
+    console.print(f"{time.monotonic() - began:.0f} s in all; the runs are in {where}", soft_wrap=True)
+    if any(result.error in (INTERRUPTED, batch.NOT_STARTED) for result in results):
+        raise typer.Exit(130)
+    if not all(result.ok for result in results):
+        raise typer.Exit(1)
+
+
+@app.command()
+def results(folder: Annotated[Path, typer.Argument(help="The folder given to --output.")]) -> None:
+    """Show one table of the runs in a folder; exit code 1 unless every lesson is there, finished and sound."""
+    from pfmcourse.course import batch, report
+
+    found = list(batch.gather(folder, list(catalogue.lessons().values())))
+    console.print(report.runs(found))
+    if not all(run.ok for run in found):
+        raise typer.Exit(1)
+
+
+@app.command()
+def wheelhouse(
+    folder: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to make, for a stick.")],
+    teaching: Annotated[bool, typer.Option("--teaching", help="With requirements-teaching.txt.")] = False,
+    platform: Annotated[str | None, typer.Option(help="Another system, as pip calls it: win_amd64.")] = None,
+    python_version: Annotated[str | None, typer.Option(help="Another Python: 3.12. Wants --platform.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Only compare the files with their check sums.")] = False,
+) -> None:
+    """Make one folder from which computers without a network install the course."""
+    from pfmcourse.course import wheelhouse as house
+
+    def say(line: str) -> None:
+        console.print(escape(line), soft_wrap=True)
+
+    if check:
+        problems = house.check(folder)
+        for problem in problems:
+            say(problem)
+        if problems:
+            raise typer.Exit(1)
+        say(f"{folder}: every file is as it was written")
+        return
+    began = time.monotonic()
+    facts = house.build(folder, teaching=teaching, platform_name=platform, python=python_version, say=say)
+    minutes = (time.monotonic() - began) / 60
+    say(f"{folder}: {facts['wheels']} wheels, {facts['bytes'] / 1e9:.2f} GB, made in {minutes:.1f} minutes")
+    say(f"For Python {facts['python']} on {facts['system']} ({facts['machine']}). Next: read {folder / 'README.txt'}")
 
 
 @app.command()
@@ -202,11 +288,13 @@ def student(
     out: Annotated[Path, typer.Argument(help="Folder for the copies.")],
     lesson: Annotated[list[str] | None, typer.Option(help="Only this lesson; repeatable.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace copies that are there.")] = False,
+    nbgrader: Annotated[bool, typer.Option("--nbgrader", help="Make a course folder of nbgrader instead.")] = False,
 ) -> None:
     """Write copies of the lessons without solutions and outputs."""
-    from pfmcourse.course.student import write_copies
+    from pfmcourse.course.student import write_copies, write_nbgrader
 
-    for path in write_copies(_cards(lesson, everything=not lesson), out, force=force):
+    write = write_nbgrader if nbgrader else write_copies
+    for path in write(_cards(lesson, everything=not lesson), out, force=force):
         console.print(f"wrote {escape(str(path))}", soft_wrap=True)
 
 
@@ -214,15 +302,26 @@ def student(
 def slides(
     lesson: Annotated[list[str] | None, typer.Option(help="Only this lesson; repeatable.")] = None,
     output: Annotated[Path | None, typer.Option(help="Folder for the decks; default: slides/built.")] = None,
+    pdf: Annotated[bool, typer.Option("--pdf", help="Also print each deck, with the machine's Chromium.")] = False,
 ) -> None:
-    """Make a slide deck of each lesson."""
+    """Make a slide deck of each lesson; it opens from disk, without a network."""
     from pfmcourse.course.slides import build
 
-    built = build(_cards(lesson, everything=not lesson), output)
+    built = build(_cards(lesson, everything=not lesson), output, pdf=pdf)
     for deck in built.decks:
         console.print(f"wrote {escape(str(deck))}", soft_wrap=True)
     console.print(f"open  {escape(str(built.index))}", soft_wrap=True)
-    console.print(f"[yellow]The decks load {', '.join(built.network)} from the network.[/]")
+
+
+@app.command()
+def site(
+    output: Annotated[Path | None, typer.Option(help="Folder for the pages; default: docs/built.")] = None,
+) -> None:
+    """Make the site: lessons, timeline, results, reference, glossary, teacher's guide; it opens from disk."""
+    from pfmcourse.course.site import build
+
+    index = build(output, jobs=min(2, os.cpu_count() or 1))
+    console.print(f"open  {escape(str(index))}", soft_wrap=True)
 
 
 @app.command()
@@ -238,14 +337,24 @@ def ledger(
 
 
 @app.command()
-def notebooks(lessons: LessonsArgument = None, timeout: TimeoutOption = None) -> None:
+def notebooks(
+    lessons: LessonsArgument = None,
+    timeout: TimeoutOption = None,
+    words: Annotated[bool, typer.Option("--words", help="Take over words and slides only.")] = False,
+) -> None:
     """Execute the lessons' texts at the laptop preset into the committed notebooks, and refresh ledger and README."""
     from pfmcourse.course import anatomy, readme, report
-    from pfmcourse.course.notebooks import build
+    from pfmcourse.course.notebooks import build, retell
     from pfmcourse.course.run import INTERRUPTED, read_notebook
 
     good = True
     for card in _cards(lessons, everything=not lessons):
+        if words:
+            for problem in anatomy.problems(retell(card), card):
+                good = False
+                console.print(f"[yellow]anatomy[/] {escape(problem)}", soft_wrap=True)
+            console.print(f"wrote {escape(str(card.notebook))}", soft_wrap=True)
+            continue
         with _progress(f"{card.name}: making the notebook") as watch:
             result = build(card, timeout=timeout, watch=watch)
         console.print(f"[bold]{card.title}[/]: {report.verdict(result)}", soft_wrap=True)

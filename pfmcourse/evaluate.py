@@ -126,8 +126,8 @@ class Table:
         )
 
     def _repr_markdown_(self) -> str:
-        def row(cells: Iterable[str]) -> str:
-            return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        def row(cells: Iterable[str]) -> str:  # a cell like </s> is no HTML
+            return "| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells) + " |"
 
         def figures(column: int) -> bool:  # numbers stand to the right, words to the left
             cells = [line[column] for line in self.rows if column < len(line)]  # a row may end early

@@ -112,6 +112,8 @@ def png(figure: Figure) -> bytes:
         figure.set_dpi(DPI * SHARPNESS)
         try:
             canvas.draw()
+            if _fold_titles(figure, canvas):
+                canvas.draw()
         finally:
             figure.set_dpi(DPI)
         pixels = np.asarray(canvas.buffer_rgba())[..., :3]
@@ -120,6 +122,20 @@ def png(figure: Figure) -> bytes:
     stream = io.BytesIO()
     picture.save(stream, "PNG", optimize=True)
     return stream.getvalue()
+
+
+def _fold_titles(figure: Figure, canvas: FigureCanvasAgg) -> bool:
+    """Break titles that run out of a drawn figure into lines; returns whether there was one."""
+    import textwrap
+
+    folded, room = False, figure.bbox.width
+    for title in (text for axes in figure.axes for text in (axes.title, axes._left_title, axes._right_title)):
+        box = title.get_window_extent(canvas.get_renderer())
+        if title.get_text() and "\n" not in title.get_text() and box.x1 > room:
+            letters = int(len(title.get_text()) * (room - max(box.x0, 0)) / box.width) - 1
+            title.set_text(textwrap.fill(title.get_text(), max(letters, 10)))
+            folded = True
+    return folded
 
 
 def _in_256_colours(pixels: np.ndarray) -> Image.Image:

@@ -89,7 +89,8 @@ def test_list_data_and_ledger(command):
 def test_help_names_every_command(command):
     code, out, _ = command("--help")
     assert code == 0
-    for name in ("list", "run", "pretrain", "doctor", "data", "student", "slides", "ledger", "notebooks", "verify"):
+    commands = ("list", "run", "results", "pretrain", "doctor", "data", "student", "slides", "site", "wheelhouse")
+    for name in (*commands, "ledger", "notebooks", "verify"):
         assert name in out
 
 

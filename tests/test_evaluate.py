@@ -263,6 +263,12 @@ def test_few_label_improves_with_labels_and_prints_a_table():
     assert probe.minus(near)[200].mean == pytest.approx(probe[200].mean - near[200].mean)
 
 
+def test_a_cell_of_a_table_is_text_not_html():
+    table = evaluate.Table(("token", "share"), (("</s> | end", "3"),))
+    assert "| &lt;/s> \\| end | 3 |" in table._repr_markdown_()
+    assert "</s> | end" in str(table)
+
+
 def test_few_label_takes_any_kind_of_features():
     (x, y), (test_x, test_y) = blobs(90), blobs(30, seed=1)
     sparse = evaluate.few_label(

@@ -45,7 +45,8 @@ MAY_IMPORT = {
 GROUND = {"base", "offline"}
 TOP_LEVEL = {
     *("README.md", "requirements.txt", "notebooks", "pfmcourse", "data", "tests", "slides"),
-    *("docs", "requirements-teaching.txt", "pyproject.toml", "Makefile", "LICENSE", "CONTRIBUTING.md", ".gitignore", ".gitattributes", ".ci"),
+    *("docs", "requirements-teaching.txt", "pyproject.toml", "Makefile", "LICENSE", "CONTRIBUTING.md"),
+    *(".gitignore", ".gitattributes", ".ci"),
 }
 
 

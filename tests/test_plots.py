@@ -517,6 +517,19 @@ def test_pictures_are_read_in_every_common_form():
     assert plots._picture(clear) == pytest.approx(np.full((4, 4, 3), 0.75))
 
 
+def test_a_long_title_is_broken_into_lines():
+    figure, axes = plots.panels(width=200, height=160)
+    axes.set_title("A title that is much too long for such a narrow figure")
+    plots.png(figure)
+    assert axes.get_title(loc="left").count("\n") >= 1 or axes.get_title().count("\n") >= 1
+    box = max((text.get_window_extent().x1 for text in (axes.title, axes._left_title)), default=0)
+    assert box <= figure.bbox.width
+    figure, axes = plots.panels(width=600, height=160)
+    axes.set_title("Short")
+    plots.png(figure)
+    assert "\n" not in axes.get_title(loc="left") + axes.get_title()
+
+
 def test_image_grid_shows_the_pixels(notebook):
     red = torch.zeros(3, 10, 10)
     red[0] = 1

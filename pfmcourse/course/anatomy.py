@@ -32,7 +32,6 @@ SLIDE_TYPES = ("slide", "subslide", "fragment", "skip", "notes", "-")
 CHECKED = "nbval-check-output"
 LINE = 100  # characters of a code line that fit on a slide and a laptop's screen
 SIZE = 1_000_000  # bytes of a notebook
-DIFFICULTY = re.compile(r"Difficulty:\**\s*(easy|medium|hard)", re.IGNORECASE)
 MINUTES = re.compile(r"\b\d+ minutes\b")
 NETWORK_MODULES = {
     "requests",
@@ -81,8 +80,11 @@ def _calls(cell: NotebookNode) -> list[str]:
 
 
 def _prose(source: str) -> str:
-    """Markdown without code, formulas and links' addresses, where numbers are nobody's result."""
-    for pattern in (r"```.*?```", r"\$\$.*?\$\$", r"`[^`\n]*`", r"\$[^$\n]*\$", r"\]\([^)]*\)", r"<!--.*?-->"):
+    """Markdown without code, formulas and links' addresses, where numbers are nobody's result.
+
+    Comments stay: they are what slides and speakers say.
+    """
+    for pattern in (r"```.*?```", r"\$\$.*?\$\$", r"`[^`\n]*`", r"\$[^$\n]*\$", r"\]\([^)]*\)"):
         source = re.sub(pattern, " ", source, flags=re.DOTALL)
     return source
 
@@ -92,7 +94,7 @@ def headings(notebook: NotebookNode) -> list[tuple[int, int, str]]:
     found = []
     for number, cell in enumerate(notebook.cells):
         if cell.cell_type == "markdown":
-            text = re.sub(r"```.*?```", "", cell.source, flags=re.DOTALL)
+            text = re.sub(r"```.*?```|<!--.*?-->", "", cell.source, flags=re.DOTALL)
             found += [(number, len(marks), title.strip()) for marks, title in re.findall(r"^(#+) (.+)$", text, re.M)]
     return found
 
@@ -266,7 +268,7 @@ def exercises(notebook: NotebookNode, card: Card) -> Iterator[str]:
         prose = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
         code = [cell for cell in cells if cell.cell_type == "code"]
         source = "\n".join(cell.source for cell in code)
-        if not DIFFICULTY.search(prose):
+        if not student.DIFFICULTY.search(prose):
             yield f"{text}: no `Difficulty: easy` (or medium, or hard)"
         if not MINUTES.search(prose):
             yield f"{text}: no `5 minutes`"
@@ -298,6 +300,14 @@ def claims(notebook: NotebookNode, card: Card) -> Iterator[str]:
         yield f"lesson.claim is called {count} times, not at least three"
     if not code or "lesson.finish" not in _calls(code[-1]):
         yield "the last code cell does not call lesson.finish()"
+
+
+@rule
+def finished(notebook: NotebookNode, card: Card) -> Iterator[str]:
+    """Nothing says that it is still to be done."""
+    for number, cell in enumerate(notebook.cells):
+        for word in re.findall(r"\b(?:TODO|FIXME|XXX)\b", cell.source):
+            yield f"cell {number} says {word}"
 
 
 @rule

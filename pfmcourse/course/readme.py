@@ -1,5 +1,7 @@
 """The generated parts of README.md: the table of lessons, from the ledger, and the table of data, from the catalogue.
 
+The teacher's guide, docs/teaching.md, has such parts as well; ``pfmcourse.course.guide`` makes them.
+
 Each part stands between two HTML comments, ``<!-- lessons:begin ... -->`` and ``<!-- lessons:end -->``. A test fails
 when a part is stale; ``pfmcourse ledger --write`` makes it again.
 """
@@ -14,7 +16,7 @@ from pfmcourse.base import CourseError, repository, write_atomically
 COMMAND = "pfmcourse ledger --write"
 
 
-def _table(header: Iterable[str], rows: Iterable[Iterable[object]], right: Iterable[int] = ()) -> str:
+def table(header: Iterable[str], rows: Iterable[Iterable[object]], right: Iterable[int] = ()) -> str:
     """A markdown table; ``right`` numbers the columns that are aligned to the right."""
     header, right = list(header), set(right)
     rule = ["---:" if number in right else "---" for number in range(len(header))]
@@ -44,7 +46,7 @@ def lessons_part(folder: Path | None = None) -> str:
         )
     header = ("", "Lesson", "What you can do afterwards", "Read, min", "Run, s", "Measured")
     note = f"\n\nSeconds and results are those of the `laptop` preset, measured on: {'; '.join(sorted(machines))}."
-    return _table(header, rows, right=(3, 4)) + (note if machines else "")
+    return table(header, rows, right=(3, 4)) + (note if machines else "")
 
 
 def data_part() -> str:
@@ -61,7 +63,7 @@ def data_part() -> str:
         )
         for entry in source.catalog().values()
     ]
-    return _table(("Data", "Package", "MB", "Licence", "Attribution"), rows, right=(2,))
+    return table(("Data", "Package", "MB", "Licence", "Attribution"), rows, right=(2,))
 
 
 def parts(folder: Path | None = None) -> dict[str, Callable[[], str]]:
@@ -69,14 +71,14 @@ def parts(folder: Path | None = None) -> dict[str, Callable[[], str]]:
     return {"lessons": lambda: lessons_part(folder), "data": data_part}
 
 
-def refreshed(text: str, makers: dict[str, Callable[[], str]]) -> str:
-    """``text`` with each part between its markers made anew. Missing markers raise CourseError."""
+def refreshed(text: str, makers: dict[str, Callable[[], str]], page: str = "README.md") -> str:
+    """``text`` of ``page`` with each part between its markers made anew. Missing markers raise CourseError."""
     for name, make in makers.items():
         begin = f"<!-- {name}:begin, made by: {COMMAND} -->"
         pattern = re.compile(rf"<!-- {name}:begin\b[^>]*-->.*?<!-- {name}:end -->", re.DOTALL)
         if len(pattern.findall(text)) != 1:
             raise CourseError(
-                f"the README needs the markers `<!-- {name}:begin -->` and `<!-- {name}:end -->` once each, around the "
+                f"{page} needs the markers `<!-- {name}:begin -->` and `<!-- {name}:end -->` once each, around the "
                 f"generated table of {name}."
             )
         made = f"{begin}\n{make()}\n<!-- {name}:end -->"
@@ -84,12 +86,23 @@ def refreshed(text: str, makers: dict[str, Callable[[], str]]) -> str:
     return text
 
 
-def refresh(path: Path | None = None, folder: Path | None = None) -> bool:
-    """Make the generated parts of README.md anew; returns whether anything changed."""
-    path = path or repository() / "README.md"
+def _refresh(path: Path, makers: dict[str, Callable[[], str]]) -> bool:
     old = path.read_text(encoding="utf-8")
-    new = refreshed(old, parts(folder))
+    new = refreshed(old, makers, path.name)
     if new != old:
         with write_atomically(path) as temporary:
             temporary.write_text(new, encoding="utf-8")
     return new != old
+
+
+def refresh(path: Path | None = None, folder: Path | None = None) -> bool:
+    """Make the generated parts of README.md anew, and those of the teacher's guide; returns whether anything changed.
+
+    With a ``path``, of that file alone, as if it were README.md.
+    """
+    changed = _refresh(path or repository() / "README.md", parts(folder))
+    if path is None:
+        from pfmcourse.course import guide
+
+        changed = _refresh(repository() / "docs" / "teaching.md", guide.Planner().parts()) or changed
+    return changed

@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pfmcourse import catalogue
+from pfmcourse.course import batch
 from pfmcourse.course.run import Run
 
 WORDS = {True: "[green]PASS[/]", False: "[bold red]FAIL[/]", None: "[yellow]SKIPPED[/]"}
@@ -39,6 +40,8 @@ def verdict(run: Run) -> str:
     """One line on how a run ended."""
     if run.error:
         return f"[bold red]stopped[/] {escape(run.error)}"
+    if run.kept and not run.failed_claims:
+        return "[cyan]kept[/]: it was finished before"
     if run.failed_claims:
         return f"[bold red]{len(run.failed_claims)} claim(s) failed[/]"
     memory = (run.row or {}).get("peak_memory_mb")
@@ -46,15 +49,30 @@ def verdict(run: Run) -> str:
     return f"[green]done[/] in {run.seconds:.0f} s{peak}"
 
 
+def result(run: Run) -> str:
+    """How a run ended, without what the other columns of the table say."""
+    if run.ok:
+        return "[cyan]kept[/]" if run.kept else "[green]done[/]"
+    return f"[yellow]{escape(run.error)}[/]" if run.error in batch.WAITING else verdict(run)
+
+
 def runs(finished: Iterable[Run]) -> Table:
     """Several runs, one line each."""
-    table = Table("lesson", "preset", "seconds", "claims", "result")
-    table.columns[2].justify = table.columns[3].justify = "right"
+    table = Table("lesson", "preset", "seconds", "claims held", "memory, MB", "result")
+    for column in (2, 3, 4):
+        table.columns[column].justify = "right"
+    table.columns[0].no_wrap = True
     for run in finished:
-        held = [claim["holds"] for claim in (run.row or {}).get("claims", [])]
-        table.add_row(
-            run.card.name, run.preset, f"{run.seconds:.0f}", f"{held.count(True)} of {len(held)}", verdict(run)
-        )
+        held = [claim["holds"] for claim in run.row["claims"]] if run.row else None
+        if held is None:
+            claims = "-"
+        elif held.count(None) == len(held):  # the smoke preset judges none
+            claims = f"{len(held)} skipped"
+        else:
+            claims = f"{held.count(True)} of {len(held)}"
+        seconds = f"{run.seconds:.0f}" if run.seconds else "-"
+        memory = f"{run.memory_mb:,.0f}" if run.memory_mb else "-"
+        table.add_row(run.card.name, run.preset or "-", seconds, claims, memory, result(run))
     return table
 
 

@@ -21,11 +21,13 @@ from nbformat import NotebookNode
 
 from pfmcourse.base import CourseError, MissingPackage, repository, write_atomically
 from pfmcourse.catalogue import Card
+from pfmcourse.course import formulas
 from pfmcourse.course.parameters import tags
 from pfmcourse.course.run import read_notebook
 
 TEMPLATE = "course"  # the folder slides/course
 FILES = "files"  # the folder beside the decks that holds what they share
+REVEAL_PACKAGE, REVEAL_FOLDER = "sphinx_revealjs", "_static/revealjs"
 WIDTH, HEIGHT = 1280, 720  # of a slide, in its own pixels; reveal.js scales them to the screen
 SHOW_CODE = "slide-code"
 SHORT = re.compile(r"<!--\s*slide\b(.*?)-->", re.DOTALL)
@@ -50,28 +52,27 @@ class Slide:
     begins: bool
 
 
-def _installed(package: str, requirement: str, inside: str) -> Path:
-    """The folder ``inside`` of an installed package; the package's name need not be one that Python can import."""
-    spec = importlib.util.find_spec(package)
-    for location in (spec.submodule_search_locations or []) if spec else []:
-        if (Path(location) / inside).is_dir():
-            return Path(location) / inside
-    raise MissingPackage(
-        f"the slides need {requirement}, which is not installed. Install what lecturers need with: "
-        "python -m pip install -r requirements-teaching.txt"
-    )
+def _reveal() -> Path | None:
+    """The folder of reveal.js inside the installed package, or None."""
+    spec = importlib.util.find_spec(REVEAL_PACKAGE)
+    places = (Path(folder) / REVEAL_FOLDER for folder in (spec.submodule_search_locations or [])) if spec else ()
+    return next((place for place in places if place.is_dir()), None)
 
 
 def _copy_files(folder: Path) -> None:
     """Put reveal.js, MathJax, fonts and the course's style into ``folder``."""
     from matplotlib import get_data_path
 
-    reveal = _installed("sphinx_revealjs", "sphinx-revealjs", "_static/revealjs")
-    mathjax = _installed("sphinx-mathjax-offline", "sphinx-mathjax-offline", "static/mathjax")
+    reveal, mathjax = _reveal(), formulas.script()
+    if reveal is None or mathjax is None:
+        raise MissingPackage(
+            "the slides need reveal.js and MathJax from the packages for lecturers. Install them with: "
+            "python -m pip install -r requirements-teaching.txt"
+        )
     for part in ("dist", "plugin/notes"):
         shutil.copytree(reveal / part, folder / "reveal.js" / part, dirs_exist_ok=True)
     (folder / "mathjax").mkdir(exist_ok=True)
-    shutil.copy(mathjax / "tex-svg.js", folder / "mathjax")
+    shutil.copy(mathjax, folder / "mathjax")
     shutil.copy(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSansMono.ttf", folder)
     shutil.copy(repository() / "slides" / TEMPLATE / "static" / "course.css", folder)
 

@@ -105,9 +105,11 @@ BREAKING = [
     ("solutions", edit("Add 2.", '    """Add 2."""\n    ### BEGIN', "### BEGIN")),
     ("claims", edit("lesson.record", "lesson.claim(", "print(")),
     ("claims", edit("lesson.finish", "lesson.finish()", "pass")),
+    ("finished", append("# TODO: the real run")),
     ("slides", lambda notebook: find(notebook, "## Scale it").metadata.pop("slideshow")),
     ("slides", lambda notebook: find(notebook, "## Scale it").metadata.slideshow.__setitem__("slide_type", "page")),
     ("typed_results", say("It reaches 93.1 % in the end.")),
+    ("typed_results", say("<!-- slide\nIt reaches 93.1 % in the end.\n-->")),
     ("typed_results", say("That is 2.5 points better.")),
     ("typed_results", say("The accuracy is 0.93 then.")),
     ("typed_results", say("We see 93% accuracy.")),
@@ -145,6 +147,12 @@ def test_real_weights_may_be_loaded_where_the_cell_asks_for_the_network(built):
     card, notebook, _ = built
     append('if not offline.active():\n    model = GPT2.from_pretrained("gpt2")')(notebook)
     assert list(anatomy.RULES["offline"](notebook, card)) == []
+
+
+def test_headings_of_a_slide_are_no_headings(built):
+    card, notebook, _ = built
+    notebook.cells[1:1] = [nbformat.v4.new_markdown_cell("<!-- slide\n# Another title\n-->", id="x")]
+    assert list(anatomy.RULES["title"](notebook, card)) == []
 
 
 def test_headings_in_code_blocks_are_no_headings(built):

@@ -45,4 +45,4 @@ def test_refresh_writes_only_a_change(tiny, tmp_path):
 
 
 def test_a_bar_in_a_cell_does_not_break_the_table():
-    assert readme._table(["a"], [["x|y"]]).splitlines()[-1] == "| x\\|y |"
+    assert readme.table(["a"], [["x|y"]]).splitlines()[-1] == "| x\\|y |"

@@ -118,9 +118,10 @@ def test_code_is_shown_where_the_author_asks(tmp_path, tiny):
     assert "shown = 1" in text.replace("  ", " ") and "hidden" not in text.split("Reveal.initialize")[0]
 
 
-def test_a_missing_package_says_what_to_install():
+def test_a_missing_package_says_what_to_install(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(slides, "REVEAL_PACKAGE", "no_package_of_this_name")
     with pytest.raises(MissingPackage, match=r"pip install -r requirements-teaching\.txt"):
-        slides._installed("no_package_of_this_name", "reveal", "dist")
+        slides.build([tiny()], tmp_path / "decks")
 
 
 # The lessons' decks, as a speaker sees them ---------------------------------------------------------------------------
