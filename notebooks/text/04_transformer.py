@@ -615,7 +615,7 @@ transformer = lesson.pretrain("transformer")
 runs = {"Transformer": transformer, "Seq2Seq": seq2seq}
 display(
     Table(
-        ("model", "weights", "steps", "seconds", "phrases a second", "last loss"),
+        ("model", "weights", "steps", "seconds", "phrases a second", "loss of the last batch"),
         [
             (
                 name,
@@ -821,7 +821,7 @@ print(", ".join(f"{name} {value:.0f} %" for name, value in families.items()))
 order = list(range(len(combinations)))
 random.Random(seed).shuffle(order)
 wrong = [row for row in order if not scores["Seq2Seq", "new combinations"][1][row]]
-shown = [*order[:4], *wrong[:6]]
+shown = list(dict.fromkeys([*order[:4], *wrong[:6]]))  # each once
 display(
     Table(
         ("English", "wanted", "Transformer", "Seq2Seq"),

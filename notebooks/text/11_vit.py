@@ -28,6 +28,25 @@
 # - make up for little data: augmentation, pretraining, and a teacher (**DeiT**).
 #
 # You need: lesson 04 (attention). How long reading and running take is printed below.
+#
+# <!-- slide
+# Cut a picture into patches, lay them in a row, and let a Transformer read. With enough data it
+# won. With little data it loses, and you will see by how much.
+#
+# After this lesson you can
+#
+# - write a **ViT** by hand: patches, class token, positions;
+# - measure what a convolution knows about pictures that a Transformer has to learn;
+# - look into a ViT: its filters, its positions, where its heads look;
+# - make up for little data: augmentation, pretraining, and a teacher (**DeiT**).
+#
+# You need: attention (lesson 04).
+# -->
+#
+# <!-- notes
+# Ask who has used a convolutional network, and what it assumes about pictures. Keep the answers:
+# they are the two bullets of the fourth slide. All training that we watch takes about a minute.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # **Papers.** Dosovitskiy and others: *An Image is Worth 16x16 Words: Transformers for Image
@@ -103,6 +122,11 @@ plans = {
 # ## The idea
 #
 # A picture as a sentence: sixteen words, read row by row.
+#
+# <!-- notes
+# The patches here are eight pixels wide. Cover the first picture: could you still name it from the
+# row alone? That is the question that the network is asked.
+# -->
 
 # %% slideshow={"slide_type": "fragment"}
 everything = emoji.load(languages=("en",))
@@ -112,13 +136,18 @@ gaps = F.pad(words.float(), (1, 1, 1, 1), value=190).flatten(1)[None]  # grey ar
 spaced = unpatchify(gaps, 10, 4)[0].to(torch.uint8)
 plots.image_grid([shown, spaced], ["a picture", "its patches"], size=140)
 
+# %% [markdown] slideshow={"slide_type": "fragment"}
+# <!-- slide
+# For the Transformer it is this:
+# -->
+
 # %% slideshow={"slide_type": "fragment"}
 plots.image_grid(list(words), [str(place) for place in range(1, 17)], columns=16, size=44)
 
-# %% [markdown] slideshow={"slide_type": "skip"}
+# %% [markdown] slideshow={"slide_type": "-"}
 # All emojis designed by OpenMoji – the open-source emoji and icon project. License: CC BY-SA 4.0
 
-# %% [markdown] slideshow={"slide_type": "fragment"}
+# %% [markdown] slideshow={"slide_type": "notes"}
 # From here on everything is as in lesson 04. Each patch goes through one matrix and becomes a
 # vector, as a word does by its row in a table. It gets a vector that says where it stands. In
 # front of all stands one more token, the **class token**: it shows nothing itself, and gathers
@@ -138,6 +167,32 @@ plots.image_grid(list(words), [str(place) for place in range(1, 17)], columns=16
 #
 # with the class token $c$, one matrix $E$ for all patches, and one position $p_i$ for each token.
 # No mask: every patch may look at every other from the first layer on.
+#
+# <!-- slide
+# $H \times W$ pixels, $C$ channels: $N = HW / P^2$ patches $x_1 \ldots x_N$ of $P^2 C$ numbers
+# each
+#
+# $$z_0 = [\,c;\; x_1 E;\; \ldots;\; x_N E\,] + p$$
+#
+# $$z \leftarrow z + \mathrm{attention}(\mathrm{norm}(z))$$
+#
+# $$z \leftarrow z + \mathrm{mlp}(\mathrm{norm}(z))$$
+#
+# $$y = W\,\mathrm{norm}(z)_0$$
+#
+# | | | |
+# |---|---|---|
+# | $c$ | class token | shows nothing itself, gathers from the others what the picture shows |
+# | $E$ | one matrix | for all patches |
+# | $p$ | positions | one for each token |
+#
+# No mask: every patch may look at every other.
+# -->
+#
+# <!-- notes
+# The two middle lines are repeated, layer by layer. Ask: which of these symbols would change if
+# the picture were larger? Only the number of positions. We come back to that.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### What a convolution knows without learning
@@ -148,8 +203,23 @@ plots.image_grid(list(words), [str(place) for place in range(1, 17)], columns=16
 # A Transformer shares its weights between places, too. But to it a picture is a **bag of
 # patches**: who is whose neighbour, it knows from the positions only, and what follows from it,
 # from training only. Take the positions away, shuffle the patches, and see who notices.
+#
+# <!-- slide
+# - **Locality**: neighbouring pixels belong together. A 3 × 3 filter sees nothing else.
+# - **Translation**: an edge is an edge wherever it is. One filter serves all places.
+#
+# A Transformer shares its weights between places, too. But to it a picture is a **bag of
+# patches**: who is whose neighbour, it knows from the positions only.
+#
+# Take the positions away, shuffle the patches, and see who notices:
+# -->
+#
+# <!-- notes
+# Let them guess before the last lines come. A common misunderstanding: a ViT has locality, because
+# patches are local. Inside a patch, yes; between patches it knows nothing at first.
+# -->
 
-# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
+# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
 torch.manual_seed(0)
 some = torch.rand(2, 1, 28, 28)
 blind = ViT(ViTConfig(size=28, patch=4, channels=1, dim=32, layers=2)).eval()
@@ -168,9 +238,18 @@ with torch.no_grad():
 #
 # Cutting is no computation, only another order of the same numbers: split both sides in two axes,
 # put the axes in another order, join them.
+#
+# <!-- slide
+# No computation, only another order of the same numbers:
+# -->
+#
+# <!-- notes
+# Say the shapes aloud, line by line. The line with `permute` is the only one that moves numbers in
+# memory. Ask what goes wrong when it is left out: the shape is right and the patches are not.
+# -->
 
 
-# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
+# %% slideshow={"slide_type": "fragment"} tags=["slide-code", "nbval-check-output"]
 def cut(images, patch):
     """[batch, channels, height, width] -> [batch, patches, channels * patch * patch]."""
     batch, channels, height, width = images.shape
@@ -197,9 +276,30 @@ print("a matrix on each patch is a convolution:", torch.allclose(one, other, ato
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### The whole network
+#
+# <!-- slide
+# ```
+# x = cut(images, patch) @ E
+# x = concatenate([class_token, x]) + positions
+# for block in blocks:
+#     q, k, v = block.queries_keys_values(norm(x))      # in several heads
+#     looks = softmax(q @ k.T / sqrt(d))
+#     x = x + block.output(looks @ v)
+#     x = x + block.down(gelu(block.up(norm(x))))
+# return head(norm(x)[0])                               # of the class token
+# ```
+#
+# Written out in the notebook, and compared with the packaged network:
+# -->
+#
+# <!-- notes
+# The notebook's function does this with nothing but the weights and matrix products. Each line is
+# one of the formulas: let the class match them. Only the first two lines and the last are new
+# against lesson 04.
+# -->
 
 
-# %% slideshow={"slide_type": "fragment"}
+# %% slideshow={"slide_type": "skip"}
 def vit_by_hand(w, images, patch, layers, heads):
     """The scores of the classes; w holds the weights by their names."""
 
@@ -221,7 +321,7 @@ def vit_by_hand(w, images, patch, layers, heads):
     return linear(norm(x, "norm")[:, 0], "head")  # of the class token
 
 
-# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
+# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
 small = ViT(ViTConfig(10, size=28, patch=4, channels=1, dim=32, layers=3, heads=4)).double().eval()
 with torch.no_grad():
     for weight in small.parameters():
@@ -241,6 +341,21 @@ print("as the packaged ViT, in double precision:", bool(difference < 1e-9))
 # few pictures we give away that a plane is a plane.
 #
 # How similar is the position of one patch to all the others? Dark is alike.
+#
+# <!-- slide
+# Words stand in a line, patches in a plane.
+#
+# - **Fixed**: one half of the numbers says the column, the other the row, by sines and cosines.
+# - **Learned**: a table like any other. Ours start from the fixed ones and are learned from there.
+#
+# How similar is the position of one patch to all the others? Dark is alike.
+# -->
+#
+# <!-- notes
+# Each small square is the whole picture of four by four patches. Ask why the dark region is where
+# it is. With so few pictures we give away that a plane is a plane; the paper's network had to find
+# it.
+# -->
 
 # %% slideshow={"slide_type": "fragment"}
 places = {"corner": 0, "edge": 7, "inside": 5, "inside, below": 10, "other corner": 15}
@@ -266,6 +381,15 @@ plots.image_grid(
 #
 # A font file knows its letters, so a picture of a letter comes with its name, at no cost. We take
 # five scripts. Two fonts are put aside: **tested is in unseen fonts**, an italic and a bold one.
+#
+# <!-- slide
+# A font file knows its letters: pictures with names, at no cost. **Tested is in unseen fonts.**
+# -->
+#
+# <!-- notes
+# Two fonts are put aside, an italic and a bold one. The scripts that are never seen, Armenian and
+# Georgian, are for lesson 13, where the same letters come back.
+# -->
 
 # %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
 letters = recipe.letters()
@@ -278,7 +402,7 @@ seen_fonts, unseen_fonts = (set(printed.split(part).font.tolist()) for part in (
 print("fonts:", len(seen_fonts), "and", len(unseen_fonts), "others:", not seen_fonts & unseen_fonts)
 print("never seen:", VALIDATION, "and", TEST, "letters, and every digit")
 
-# %% slideshow={"slide_type": "subslide"}
+# %% slideshow={"slide_type": "fragment"}
 chosen = [printed.letters.index(name) for name in "RgΨωЖשك"]
 rows = [(printed.split("train").labels == label).nonzero()[0].item() for label in chosen]
 originals = letters.images[rows]
@@ -295,6 +419,15 @@ plots.image_grid(
 # The network sees each letter in another shape every time: turned, leaned, bent, made thicker,
 # cropped. Testing is without changes. Later we shall need **handwritten digits** (MNIST): a task
 # with few labels.
+#
+# <!-- slide
+# Each time in another shape: turned, leaned, bent, made thicker, cropped. Testing is without
+# changes.
+# -->
+#
+# <!-- notes
+# Ask which changes would be wrong here: a mirror image, for one, makes another letter of *b*.
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 for name in ("glyphs", "digits", "emoji_pictures"):
@@ -306,11 +439,25 @@ for name in ("glyphs", "digits", "emoji_pictures"):
 # A ViT and a convolutional network of about the same number of weights get the same pictures in
 # the same order. Write down your guesses:
 #
-# 1. Which one is ahead after a minute or so, and by how much?
-# 2. Which one profits more when we train ten times as long?
+# 1. Which one is ahead after a short run, and by how much?
+# 2. Which one profits more when we train far longer?
 # 3. With a fifth of the pictures: does the distance grow or shrink?
+#
+# <!-- slide
+# A ViT and a convolutional network: the same number of weights, the same pictures, the same order.
+#
+# 1. Which one is ahead after a short run, and by how much?
+# 2. Which one profits more when we train far longer?
+# 3. With a fifth of the pictures: does the distance grow or shrink?
+# -->
+#
+# <!-- notes
+# Two minutes for the guesses; write some on the board before the curves come. Both runs together
+# take about half a minute on a laptop. A loss is on training pictures as they were changed: it
+# says who learns faster, not yet who reads better.
+# -->
 
-# %% slideshow={"slide_type": "fragment"}
+# %% slideshow={"slide_type": "skip"}
 vit = lesson.pretrain("vit")
 
 # %% slideshow={"slide_type": "skip"}
@@ -323,6 +470,12 @@ plots.loss_curve(
     references={"knows nothing": math.log(letters.classes)},
     title="The same pictures, two networks",
 )
+
+
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# <!-- slide
+# ### In fonts never seen
+# -->
 
 
 # %% slideshow={"slide_type": "fragment"}
@@ -351,6 +504,18 @@ lesson.record("convnet_long_unseen_fonts", convnet_long.metrics["test_accuracy"]
 # Look at the curves first, then at the fonts. The convolution starts with two true statements
 # about pictures. The ViT has to find them in the same few thousand letters. Does patience bring it
 # nearer? No one can reach the top: every letter fills the same box, so *o* and *O* look alike.
+#
+# <!-- slide
+# - The convolution starts with two true statements about pictures. The ViT has to find them in the
+#   same few thousand letters.
+# - Patience brings it nearer.
+# - No one can reach the top: every letter fills the same box, so *o* and *O* look alike.
+# -->
+#
+# <!-- notes
+# Two of the four are the runs from above, two are checkpoints that come with the course. Take up
+# the first two guesses. Seconds are of the machines that trained them.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "notes"}
 # Ask the class why the paper's ViT won nevertheless. It was pretrained on far more pictures than
@@ -363,8 +528,13 @@ lesson.record("convnet_long_unseen_fonts", convnet_long.metrics["test_accuracy"]
 #
 # Each row of the patch matrix is a small picture: what makes its number large. The paper shows
 # their **principal components**, the few filters that all others are made of. Ours began as random
-# numbers, and hardly left them: a random matrix keeps all pixels of a patch well enough. So look at
-# what training has **added**, the trained matrix minus the one it started from.
+# numbers, and still look like them: a random matrix keeps all pixels of a patch well enough. So
+# look at what training has **added**, the trained matrix minus the one it started from.
+#
+# <!-- slide
+# - Each row of the patch matrix is a small picture: what makes its number large.
+# - They began as random numbers. Here is what training has **added**, as principal components.
+# -->
 
 # %% slideshow={"slide_type": "fragment"}
 network = vit_long.model
@@ -392,11 +562,31 @@ print(f"its random start: the strongest component has {float(random[0] / random.
 # Read the strong ones: ink at a border, one side against the other, the middle against the ends.
 # These are **edges and strokes**, the filters that a convolutional network learns as well. Nobody
 # built them in. The weak ones look like noise.
+#
+# <!-- slide
+# - The strong ones: ink at a border, one side against the other.
+# - **Edges and strokes**, as a convolutional network learns them. Nobody built them in.
+# - The weak ones look like noise.
+# -->
+#
+# <!-- notes
+# The number below each is its share of the change. Let someone describe the first row: what would
+# a letter have to look like to make this number large?
+# -->
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### Positions after training
 #
 # They began as the fixed ones. Did they go anywhere?
+#
+# <!-- slide
+# They began as the fixed ones. Did they go anywhere?
+# -->
+#
+# <!-- notes
+# Compare column by column. Near patches are still more alike than far ones, but the dark spots
+# have become smaller. Ask what a network would have to do that starts from random positions.
+# -->
 
 # %% slideshow={"slide_type": "fragment"}
 learned = network.positions[network.special :].detach().float().cpu()
@@ -416,6 +606,11 @@ print(f"the table has moved by {moved:.0%} of its own length")
 # ### Where the class token looks
 #
 # The last layer, one column a head. Dark patches get much of the class token's attention.
+#
+# <!-- slide
+# One row a picture, one column a head of the last layer. Dark patches get much of the class
+# token's attention.
+# -->
 
 # %% slideshow={"slide_type": "fragment"}
 digits = digits_task()
@@ -454,8 +649,13 @@ plots.image_grid(
 # %% [markdown] slideshow={"slide_type": "fragment"}
 # Go down a column. Does a head choose by **what** is there, or by **where** it is? Compare the
 # maps: those of one head for different letters, and those of different heads for one letter.
+#
+# <!-- slide
+# - Does a head choose by **what** is there, or by **where** it is?
+# - Compare one head for two letters, and two heads for one letter:
+# -->
 
-# %% slideshow={"slide_type": "skip"}
+# %% slideshow={"slide_type": "fragment"}
 looked_at = letters.test_images[:: lesson.at(3, smoke=30)]
 looks = seen_maps(network, looked_at)[-1, :, :, 0, network.special :]
 unit = F.normalize(looks, dim=-1)  # [letters, heads, patches]
@@ -471,11 +671,25 @@ print(f"two heads, one letter: likeness {across_heads:.2f}")
 # places are asked. But take care: a map shows where one layer looks, not why a letter was named. By
 # the last layer each patch has long read the others. Exercise 3 follows attention through all
 # layers.
+#
+# <!-- slide
+# - The heads share the picture out among them, for digits, too, which were never in the training.
+# - A map shows where **one layer** looks, not **why** a letter was named.
+# -->
+#
+# <!-- notes
+# A likeness of one means the same map. A common misunderstanding: dark patches are the reason for
+# the answer.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### Near and far
 #
 # A 3 × 3 filter sees its neighbours only. How far away, in patches, do a ViT's heads look?
+#
+# <!-- slide
+# A 3 × 3 filter sees its neighbours only. How far away, in patches, do a ViT's heads look?
+# -->
 
 
 # %% slideshow={"slide_type": "skip"}
@@ -517,6 +731,17 @@ plots.lines(
 # The line marked *nearest* is what training has found of locality. In large ViTs the first layers
 # have near heads **and** far heads, the last ones only far heads; trained on too little data, the
 # near ones never appear (Raghu and others, 2021). Which of these is ours like?
+#
+# <!-- slide
+# - The line *nearest head* is what training has found of locality.
+# - Large ViTs have near **and** far heads in the first layers, only far ones in the last.
+# - With too little data the near ones never appear (Raghu and others, 2021). Which is ours like?
+# -->
+#
+# <!-- notes
+# Before training every head looks everywhere alike. Let the class answer the last question from
+# the lines of the first two layers.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Adapt it
@@ -525,6 +750,14 @@ plots.lines(
 #
 # Short runs, all of the same number of steps: with a fifth of the letters, or with all of them, with
 # changes and without. The two fonts of the test are the same throughout.
+#
+# <!-- slide
+# Short runs of the same length: a fifth of the letters or all of them, changed or as printed.
+# -->
+#
+# <!-- notes
+# Take up the third guess. The runs have a hundred steps: too few to read well, enough to compare.
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 small_data = {}
@@ -564,8 +797,15 @@ for name, scores in small_data.items():
 # Changing the pictures says to the network: *this does not matter*. It is a way to hand over
 # knowledge without building it in, so the network that has less built in should have more use for
 # it. It costs something as well: pictures that never come twice take longer to learn. In runs as
-# short as these the cost is what you see, for the ViT most of all. The checkpoints of above had the
-# time to earn it back; and digits by hand, below, differ from print as these changes do.
+# short as these the cost is what you see, for the ViT most of all. Whether longer runs earn it back
+# is not tried here. Digits by hand, below, differ from print as these changes do.
+#
+# <!-- slide
+# - To change a picture says: *this does not matter*. It hands over knowledge without building it
+#   in.
+# - It costs something: pictures that never come twice take longer to learn. In short runs the cost
+#   is what you see.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### Twenty labels
@@ -573,6 +813,11 @@ for name, scores in small_data.items():
 # Now handwritten digits. A ViT with random weights has to learn from a handful of pictures what a
 # stroke is. A pretrained one knows strokes, from print. All networks see their few digits changed
 # as above, the fresh ones for far more steps than the pretrained ones.
+#
+# <!-- slide
+# Handwritten digits. The pretrained networks know strokes, from print. The fresh ones get far more
+# steps.
+# -->
 
 
 # %% slideshow={"slide_type": "skip"}
@@ -661,11 +906,7 @@ on_digits["raw pixels"] = few_labels(digits.images.flatten(1), unseen.flatten(1)
 columns = ("", *(f"{count} labels" for count in labelled["counts"]))
 rows = []
 for name, result in on_digits.items():
-    cells = (
-        f"{one.mean:.1%} ({', '.join(f'{value:.1%}' for value in one.values)})"
-        for one in result.values()
-    )
-    rows.append((name, *cells))
+    rows.append((name, *(f"{one.mean:.1%}" for one in result.values())))
 display(Table(columns, tuple(rows)))
 for name, key in (
     ("ViT, from scratch", "vit_scratch"),
@@ -679,11 +920,24 @@ for name, key in (
         lesson.record(f"digits{count}_{key}", one.mean, "accuracy", f"{name}, {count} labels")
 
 # %% [markdown] slideshow={"slide_type": "fragment"}
-# The mean of the draws, and each draw in brackets. **A ViT wants to be pretrained**: what the
-# convolution has built in, it can bring along from another task. Compare the two gains, that of
-# the ViT and that of the ConvNet, and see what is left of them with more labels. (From scratch the
-# ViT is still improving when its steps end; more steps would narrow the gap.) And compare each
-# network with the raw pixels before you call it good.
+# One draw of the labels, the same for every method, so look at large differences only. **A ViT
+# wants to be pretrained**: what the convolution has built in, it can bring along from another task.
+# Compare the two gains, that of the ViT and that of the ConvNet, and see what is left of them with
+# more labels. (From scratch the ViT is still improving when its steps end; more steps would narrow
+# the gap.) And compare each network with the raw pixels before you call it good.
+#
+# <!-- slide
+# - **A ViT wants to be pretrained**: what the convolution has built in, it can bring along from
+#   another task.
+# - Compare the two gains, that of the ViT and that of the ConvNet.
+# - What is left of them with more labels?
+# - And is it better than raw pixels?
+# -->
+#
+# <!-- notes
+# *Frozen* is a linear probe on the features. Ask what a hospital with twenty labelled scans should
+# take from this, and what not: letters and digits are close relatives.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### DeiT: learn from a teacher
@@ -698,8 +952,22 @@ for name, key in (
 #
 # The teacher sees the picture as it was changed. Where a crop has cut off the tail of a *Q*, it
 # says *O*, and that is the better answer. Our teacher is the ConvNet's long checkpoint.
+#
+# <!-- slide
+# A second token, a second head: one learns the label $y$, the other what a **teacher** says, right
+# or wrong.
+#
+# $$\ell = \tfrac12 \, \mathrm{CE}(\mathrm{head}_1(z_\text{class}),\, y) + \tfrac12 \,
+# \mathrm{CE}(\mathrm{head}_2(z_\text{distill}),\, \arg\max_c \text{teacher}_c)$$
+#
+# The teacher is the ConvNet's long checkpoint.
+# -->
+#
+# <!-- notes
+# The live run takes about half a minute. Exercise 2 is this loss.
+# -->
 
-# %% slideshow={"slide_type": "fragment"}
+# %% slideshow={"slide_type": "skip"}
 deit = lesson.pretrain("deit")
 
 
@@ -740,12 +1008,22 @@ lesson.record("deit_unseen_fonts", deit.metrics["test_accuracy"], "accuracy", "b
 # %% [markdown] slideshow={"slide_type": "fragment"}
 # Same number of steps, same pictures. Where the two heads of one network disagree, their mean may
 # know better than either. One run each: a difference of a few letters may be luck.
+#
+# <!-- slide
+# - One run each: a few letters may be luck.
+# - Where two heads disagree, their mean may know better than either.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### Larger and smaller pictures
 #
 # A ViT can read any number of patches. Only the table of positions has one size, and it can be
 # **stretched** like a picture, by bicubic interpolation. Or shall we resize the picture?
+#
+# <!-- slide
+# A ViT can read any number of patches; only the table of positions has one size. **Stretch** it
+# like a picture? Or resize the picture?
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 
@@ -804,12 +1082,30 @@ for size, found in other_sizes.items():
 #
 # Compare the resized pictures with those *as trained*, too. Resizing blurs, and so do the changes
 # of training. To this network the sharp original is the stranger of the two.
+#
+# <!-- slide
+# - Stretched positions say where a patch stands. They cannot mend the **patches**: in a larger
+#   picture a patch shows another piece of a letter.
+# - So stretch to **fine-tune** at the new size. Without training, resize the picture.
+# - Resized is read no worse than *as trained*. Why?
+# -->
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## In the library
 #
 # Weights of the library's `ViTForImageClassification` and `DeiTForImageClassificationWithTeacher`
 # in our class: the same answers, in double and in single precision.
+#
+# <!-- slide
+# - Weights of the library's ViT and DeiT in our class, and of ours in the library's
+# - The same answers, in double and in single precision
+# -->
+#
+# <!-- notes
+# Random weights in every place, biases and norms too: zeros would hide a mistake. With a network,
+# one line fetches a ViT that was pretrained on fourteen million photographs; the notebook has the
+# cell, switched off.
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 from transformers import (
@@ -872,7 +1168,7 @@ for dtype, bound in ((torch.float64, 1e-9), (torch.float32, 1e-4)):
 # %% [markdown] slideshow={"slide_type": "skip"}
 # And the way back: our checkpoint as a model of the library, saved in its format and loaded again.
 
-# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
+# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
 ours = recipes.get("vit").model(vit_long.config, letters)
 ours.load_state_dict(network.state_dict())
 ours = ours.double().eval()
@@ -912,6 +1208,22 @@ else:
 # pfmcourse pretrain vit --preset gpu
 # torchrun --nproc-per-node 2 -m pfmcourse pretrain vit --preset gpu
 # ```
+#
+# <!-- slide
+# The same recipe on a GPU, and on several processes:
+#
+# ```
+# pfmcourse pretrain vit --preset gpu
+# torchrun --nproc-per-node 2 -m pfmcourse pretrain vit --preset gpu
+# ```
+#
+# What changes with the preset:
+# -->
+#
+# <!-- notes
+# Ask which of these numbers costs memory, which time, which both. *Width* is that of the ConvNet.
+# The next slide counts.
+# -->
 
 # %% slideshow={"slide_type": "fragment"}
 laptop, gpu = (dataclasses.asdict(recipes.config("vit", name)) for name in ("laptop", "gpu"))
@@ -929,9 +1241,17 @@ display(Table(("ViT", "laptop", "gpu"), tuple(rows)))
 #
 # multiply-adds: the matrices once for each token, and each token with each other token, once for
 # the scores and once for the mixing. The formula, against a count of what is really multiplied:
+#
+# <!-- slide
+# One layer, $T = N + 1$ tokens of width $d$: some $12 d^2$ weights, and this many multiply-adds:
+#
+# $$12\,T d^2 + 2\,T^2 d$$
+#
+# The formula, against a count of what is really multiplied:
+# -->
 
 
-# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
+# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
 def cost(size, patch, dim, layers, channels=1, classes=201):
     """Tokens, weights and multiply-adds of a ViT for one picture."""
     patches, pixels = (size // patch) ** 2, channels * patch**2
@@ -972,12 +1292,43 @@ print(Table(("", "tokens", "million weights", "million multiply-adds", "times"),
 # rest when $T$ passes $6d$. Width costs both. What to expect of more: our letters are few, and a
 # larger network will know them by heart. The paper's lesson is that size and data have to grow
 # together.
+#
+# <!-- slide
+# - Smaller patches cost no weights but much work; width costs both.
+# - The part with $T^2$ overtakes the rest when $T$ passes $6d$.
+# - Size and data have to grow together.
+# -->
+#
+# <!-- notes
+# Before the table comes: patches of half the side, how many times the work? Four, and a bit. Where
+# does the bit come from?
+# -->
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Exercises
 #
 # Each has a checker. It tries your answer on small cases, and when it fails it says what the
 # mistake looks like.
+#
+# <!-- slide
+# | | | | minutes |
+# |---|---|---|---|
+# | 1 | **Class token or mean**: what stands for the picture? | easy | 5 |
+# | 2 | **Labels and a teacher**: the loss of DeiT | easy | 5 |
+# | 3 | **Attention rollout**: attention through all layers | medium | 15 |
+# | 4 | **Stretch the positions** to another number of patches | hard | 15 |
+#
+# - Each has a checker: it tries your answer on small cases.
+# - When it fails, it says what the mistake looks like.
+#
+# Done early? Change `patch` in the first code cell. What do you expect of the time, and of the
+# reading?
+# -->
+#
+# <!-- notes
+# The first two fit into a lecture. For the third draw two layers on the board first, and ask on
+# which side the new matrix goes.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ### Exercise 1: Class token or mean
@@ -1078,8 +1429,17 @@ check.stretch(stretch)
 #
 # Every sentence above that could be false, executed. Changed a parameter? Then some of these may
 # fail: find out why.
+#
+# <!-- slide
+# ## What to remember
+# -->
+#
+# <!-- notes
+# The notebook executes every sentence above that could be false, as a claim with its numbers. Ask
+# which claim surprised them, and which may fail with another seed.
+# -->
 
-# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
+# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
 few_count = min(labelled["counts"])
 scratch, pretrained = (
     on_digits[name][few_count] for name in ("ViT, from scratch", "ViT, long checkpoint")
@@ -1107,7 +1467,7 @@ lesson.claim(
     f"{small_data['ViT, as printed'][most]:.1%} against {small_data['ViT, changed'][most]:.1%}",
 )
 lesson.claim(
-    "pretraining on letters lifts the ViT on digits with the fewest labels, in every draw",
+    "pretraining on letters lifts the ViT on digits with the fewest labels",
     all(a > b for a, b in zip(pretrained.values, scratch.values, strict=True)),
     f"{pretrained.mean:.1%} against {scratch.mean:.1%}",
 )
@@ -1136,6 +1496,23 @@ lesson.claim(
 # **Left open.** Every patch looks at every other, which gets dear as pictures grow, and all layers
 # work at one resolution. **Next:** lesson 12 brings back what convolutions do well: near before
 # far, and coarser maps in higher layers.
+#
+# <!-- slide
+# - **A picture is a sentence of patches**; the rest is the Transformer of lesson 04.
+# - It assumes nearly nothing about pictures, so it needs more of them: more data, changed data,
+#   pretraining, or a teacher that knows.
+# - What is built in helps while data are few.
+# - A network that has to learn everything can be pretrained on **something cheap**.
+#
+# Left open: every patch looks at every other, which gets dear as pictures grow.
+#
+# **Next:** lesson 12 brings back what convolutions do well: near before far, and coarser maps in
+# higher layers.
+# -->
+#
+# <!-- notes
+# Come back to the three guesses of the beginning.
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 lesson.finish()

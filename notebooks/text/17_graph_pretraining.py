@@ -28,6 +28,24 @@
 #
 # You need: lessons 06 (hidden words) and 13 (two views). How long reading and running take is
 # printed below.
+#
+# <!-- slide
+# Structures of molecules are plenty, measurements few. What should a network be asked about a
+# molecule that nobody has measured? **Not every question helps, and one can hurt.**
+#
+# After this lesson you can
+#
+# - turn molecules into graphs, and pass messages along their bonds (GIN)
+# - pretrain on graphs in five ways
+# - split by scaffold, choose between freezing and tuning, and find out when pretraining is not
+#   worth its trouble
+# -->
+#
+# <!-- notes
+# Ask who has ever measured a melting point, and how long it took. Lessons 06 (hidden words) and
+# 13 (two views) come back here. Live, the pretraining is short; the comparisons on measurements
+# take longest, so run the notebook before the class.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # **Papers.** Ramsundar and others: *Massively Multitask Networks for Drug Discovery* (2015) ·
@@ -89,8 +107,15 @@ trees_at = lesson.at({50: 3, 200: 3, 1000: 1}, smoke={16: 1})  # measurements ->
 #
 # A molecule **is** a graph: atoms are nodes, bonds are edges. A chemist's drawing shows just that,
 # with the carbons left at the corners.
+#
+# <!-- notes
+# Ask what the drawings leave out: the carbons, and nearly all hydrogens. Each heavy atom says
+# how many hydrogens it has. The fields are numbers of a list of values, so a charge of 2 means
+# none. A common misunderstanding: the graph has no coordinates, so bending the drawing changes
+# nothing.
+# -->
 
-# %% slideshow={"slide_type": "fragment"}
+# %% slideshow={"slide_type": "-"}
 shelf = {
     "ethanol": "CCO",
     "benzene": "c1ccccc1",
@@ -106,12 +131,16 @@ plots.image_grid(
     title="Five molecules",
 )
 
-# %% [markdown] slideshow={"slide_type": "skip"}
+# %% [markdown] slideshow={"slide_type": "fragment"}
 # The line of text from which each was drawn is its SMILES. `molecules.featurise` makes a graph of
 # it: every atom gets seven small numbers, every bond three, and every bond is there both ways.
 # Hydrogens are no atoms of the graph; each heavy atom says how many it has.
+#
+# <!-- slide
+# As numbers, ethanol: seven to an atom, and every bond both ways.
+# -->
 
-# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
+# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
 ethanol = molecules.featurise(["CCO"], ["ethanol"])
 print("fields of an atom:", ", ".join(molecules.ATOM_FIELDS))
 for number, fields in enumerate(ethanol.atoms.tolist()):
@@ -124,6 +153,16 @@ print("edges, from and to:", ethanol.edges.tolist())
 # How does an atom learn where it stands? It asks its neighbours. After one round it knows of them;
 # after two, of theirs. All atoms do so at the same time. Here is how far a word from the oxygen
 # has come.
+#
+# <!-- slide
+# How does an atom learn where it stands? It asks its neighbours, in rounds, all at the same time.
+# How far has a word from the oxygen come?
+# -->
+#
+# <!-- notes
+# Cover the picture, and ask how many rounds it takes until every atom has heard of the oxygen:
+# after three, the one across the ring has not. One round is one layer, with weights of its own.
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 phenetole = molecules.featurise(["CCOc1ccccc1"], ["phenetole"])
@@ -144,7 +183,7 @@ def sketch(axes, colours, title):
     axes.axis("off")
 
 
-# %% slideshow={"slide_type": "fragment"}
+# %% slideshow={"slide_type": "-"}
 away = distances(drawn, torch.tensor([2]), 4)
 figure, row = plots.panels(1, 4, width=760, height=150)
 for rounds, axes in enumerate(row):
@@ -165,6 +204,15 @@ plots.show(
 #
 # where $b_{ij}$ says of what kind the bond is. The vector of a molecule is the mean and the sum of
 # its atoms' vectors.
+#
+# <!-- slide
+# **GIN**, in each of its layers:
+#
+# $$x_i \leftarrow \mathrm{MLP}\Big((1 + \epsilon)\, x_i + \sum_{j \in N(i)} \mathrm{relu}(x_j +
+# b_{ij})\Big)$$
+#
+# $b_{ij}$: the kind of the bond. A molecule: the mean and the sum of its atoms' vectors.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### Five questions that need no laboratory
@@ -176,8 +224,25 @@ plots.show(
 # | **GraphMAE** | atoms | rebuild all that is hidden, from what the *others* carry |
 # | **GraphCL** | molecules | which two are changed views of one molecule? |
 # | **properties** | molecules | what would a program compute: areas, counts, charges? |
+#
+# <!-- slide
+# | | about | question | loss |
+# |---|---|---|---|
+# | **attribute masking** | atoms | which element is hidden here? | cross-entropy: element, hydrogens |
+# | **context prediction** | atoms | do these surroundings belong here? | cross-entropy: yes or no |
+# | **GraphMAE** | atoms | rebuild all that is hidden | $(1 - \cos)^2$ |
+# | **GraphCL** | molecules | which two are views of one molecule? | SimCLR's, lesson 13 |
+# | **properties** | molecules | what would a program compute? | squared, large errors less |
+# -->
+#
+# <!-- notes
+# None of these needs a laboratory. Let the class say what each answer could be good for. The
+# losses of attribute masking and GraphMAE are written by hand in the notebook; $(1 - \cos)^2$
+# gives atoms that are nearly right little weight. A common misunderstanding: a hidden atom stays
+# in the graph, only its fields are gone.
+# -->
 
-# %% slideshow={"slide_type": "fragment"}
+# %% slideshow={"slide_type": "-"}
 centre = torch.tensor([2])
 far = distances(drawn, centre, 5)
 asked = {
@@ -209,8 +274,22 @@ plots.show(
 # Write the graph as a table $A$ with a one where two atoms are bonded. Then what every atom hears
 # is a product, $A x$. Here on ethanol, against the packaged function, which needs no table: it
 # runs along the edges, of thousands of molecules at once.
+#
+# <!-- slide
+# A table $A$ has a one where two atoms are bonded. What every atom hears is $A x$. Ethanol:
+#
+# $$\begin{pmatrix} 0 & 1 & 0 \\ 1 & 0 & 1 \\ 0 & 1 & 0 \end{pmatrix}
+# \begin{pmatrix} \mathrm{C} \\ \mathrm{C} \\ \mathrm{O} \end{pmatrix} =
+# \begin{pmatrix} \mathrm{C} \\ \mathrm{C} + \mathrm{O} \\ \mathrm{C} \end{pmatrix}$$
+# -->
+#
+# <!-- notes
+# Let the class multiply before you show the result. In the notebook the packaged sum and a layer
+# are compared with this product. A table of all pairs would be mostly zeros for a batch of
+# molecules; running along the edges is the same sum.
+# -->
 
-# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
+# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
 x = F.one_hot(ethanol.atoms[:, 0].long(), 11).float()  # each atom says its element
 adjacency = torch.zeros(3, 3)
 adjacency[ethanol.edges[1], ethanol.edges[0]] = 1.0
@@ -226,11 +305,20 @@ print(
     torch.allclose(layer.change(1.5 * x + by_hand), layer(x, paths), atol=1e-6),
 )
 
-# %% [markdown] slideshow={"slide_type": "subslide"}
+# %% [markdown] slideshow={"slide_type": "-"}
 # ### Why a sum?
 #
 # A mean forgets **how many** there are, a maximum as well. Take the middle atom of propane, of
 # isobutane and of neopentane: two, three and four carbons around a carbon.
+#
+# <!-- slide
+# The middle carbon of propane, of isobutane and of neopentane. A mean forgets **how many** there
+# are, a maximum as well:
+# -->
+#
+# <!-- notes
+# Ask which of mean, maximum and sum tells the three apart.
+# -->
 
 # %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
 alkanes = molecules.featurise(
@@ -257,14 +345,25 @@ print("and sums are not:", sum_nodes(elements, together).unique(dim=0).shape[0] 
 # Leman (1968) tells apart, and **nothing else**. Decalin is two rings that share a bond,
 # bicyclopentyl two rings joined by one. Every atom has the same neighbours with the same
 # neighbours, and so on.
+#
+# <!-- slide
+# With sums, messages tell apart what the test of Weisfeiler and Leman (1968) tells apart, and
+# **nothing else**. Here every atom has the same neighbours with the same neighbours, and so on.
+# -->
+#
+# <!-- notes
+# Let the class try it: take an atom with three neighbours in each, and write down its neighbours
+# and theirs. The left one is decalin, the right one bicyclopentyl. A common misunderstanding:
+# more layers, or more training, do not help; the vectors are the same for any weights.
+# -->
 
-# %% slideshow={"slide_type": "fragment"}
+# %% slideshow={"slide_type": "-"}
 twins = molecules.featurise(["C1CCC2CCCCC2C1", "C1CCC(C1)C1CCCC1"], ["decalin", "bicyclopentyl"])
 plots.image_grid(
     [molecules.draw(smiles, (200, 110)) for smiles in twins.smiles],
     titles=list(twins.names),
     size=110,
-    title="The same to a network that only passes messages",
+    title="Alike to message passing",
 )
 
 # %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
@@ -284,7 +383,7 @@ with torch.no_grad():
 # So we tell the network what it cannot find out: whether an atom or a bond is in a ring is one of
 # the fields.
 
-# %% [markdown] slideshow={"slide_type": "subslide"}
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ### Two losses
 #
 # **Attribute masking** hides a share of each molecule's atoms, one at least, behind a value of
@@ -327,8 +426,21 @@ print("GraphMAE agrees:", torch.allclose(by_hand, rebuilding(question)["loss"], 
 # melting point, boiling point, logP (how much more a substance likes octanol than water) and
 # permittivity (how well a liquid screens charges; as a logarithm). Reading them takes a second,
 # but about a minute the first time, when RDKit makes graphs of them.
+#
+# <!-- slide
+# Small organic molecules from PubChem, and four properties that people measured:
+#
+# - melting point and boiling point, in kelvin
+# - logP: how much more a substance likes octanol than water
+# - permittivity: how well a liquid screens charges, as a logarithm
+# -->
+#
+# <!-- notes
+# Ask which two numbers of the table are the case for pretraining: all molecules, and those with
+# a permittivity.
+# -->
 
-# %% slideshow={"slide_type": "skip"}
+# %% slideshow={"slide_type": "-"}
 sizes = lesson.config("graph_properties")
 everything = molecules.load(sizes.molecules)
 by_part = {name: everything.part(name) for name in molecules.PARTS}
@@ -357,25 +469,40 @@ for name in lesson.card.data:
     card = source.source(name)
     print(f"{card.title}: {card.licence}\n  {card.attribution}")
 
-# %% [markdown] slideshow={"slide_type": "subslide"}
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ### What was left out
 #
 # Real tables are dirty. These rows and values went before we began, for these reasons:
 
-# %% slideshow={"slide_type": "fragment"}
+# %% slideshow={"slide_type": "skip"}
 reasons = sorted(everything.removed.items(), key=lambda item: -item[1])
 display(
     Table(("left out because", "rows or values"), [(why, f"{many:,}") for why, many in reasons])
 )
 
-# %% [markdown] slideshow={"slide_type": "fragment"}
+# %% [markdown] slideshow={"slide_type": "subslide"}
 # *Duplicate* means the same graph under another number: two mirror images, for instance.
 # *Disagrees* are values of one substance that lie far apart in two tables. A whole table of
 # boiling points is not used at all: it has a substance boil at a temperature at which every metal
 # has melted. **Plot your labels before you train on them.** Light blue is what we learn from, red
 # is what is tested.
+#
+# <!-- slide
+# ### Plot your labels before you train on them
+#
+# Real tables are dirty: salts, radicals, duplicates, values that disagree. One whole table had a
+# substance boil where every metal has melted; it is not used at all.
+#
+# Light blue: what we learn from. Red: what is tested.
+# -->
+#
+# <!-- notes
+# The notebook lists what was left out and why. Ask what a histogram would have shown of that
+# table of boiling points. The two colours have about the same range: what is hard here is the
+# scaffolds.
+# -->
 
-# %% slideshow={"slide_type": "subslide"}
+# %% slideshow={"slide_type": "-"}
 tests = {name: recipe.task(name, sizes.molecules) for name in properties}
 figure, row = plots.panels(1, 4, width=760, height=190)
 for axes, (name, one) in zip(row, tests.items(), strict=True):
@@ -398,8 +525,18 @@ plots.show(
 # training part and some in the test part, a model may only have to remember. So whole
 # **scaffolds** (the rings and what links them) are held out. Two series of the test part, and one
 # to learn from:
+#
+# <!-- slide
+# Chemists make series: one ring system, many tails. Split by row, and a model may only have to
+# remember. So whole **scaffolds** (rings and what links them) are held out. Does it matter?
+# -->
+#
+# <!-- notes
+# Left, one series in each row. Right, the same regression on descriptors, tested on other
+# molecules of scaffolds that it has met, and on scaffolds that it has not.
+# -->
 
-# %% slideshow={"slide_type": "fragment"}
+# %% slideshow={"slide_type": "-"}
 pictures, rows_named = [], []
 for part_name, wanted in (("test", 2), ("train", 1)):
     part = by_part[part_name]
@@ -418,11 +555,11 @@ plots.image_grid(
     pictures, columns=4, row_titles=rows_named, size=110, title="Series with one scaffold each"
 )
 
-# %% [markdown] slideshow={"slide_type": "fragment"}
+# %% [markdown] slideshow={"slide_type": "skip"}
 # Does it matter? The same regression on descriptors, tested on other molecules of the scaffolds
 # that it has met, and on scaffolds that it has not:
 
-# %% slideshow={"slide_type": "fragment"}
+# %% slideshow={"slide_type": "-"}
 
 
 def explained(predicted, truth):
@@ -447,11 +584,16 @@ plots.bars(
 )
 
 # %% [markdown] slideshow={"slide_type": "fragment"}
-# Boiling points look better than they are when rows are split. Elsewhere the difference is small
-# here, smaller than one may fear from reports on drugs: most of these molecules are simple, and a
-# few descriptors cannot remember a series. (Permittivity is tested on the fewest molecules, and
-# its bars may stand either way by luck.) Split by scaffold all the same: before you have looked,
-# you cannot know.
+# Boiling points look better than they are when rows are split. For melting points and logP the
+# difference is small, smaller than one may fear from reports on drugs: most of these molecules are
+# simple, and a few descriptors cannot remember a series. Permittivity even comes out better on
+# unseen scaffolds; it is tested on the fewest molecules, so that may be luck, but this lesson does
+# not show it. Split by scaffold all the same: before you have looked, you cannot know.
+#
+# <!-- slide
+# Boiling points look better than they are when rows are split; melting points and logP hardly;
+# permittivity goes the other way. Before you have looked, you cannot know.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Predict, then pretrain
@@ -464,19 +606,46 @@ plots.bars(
 # 3. Boiling point or logP: for which of the two does pretraining help more?
 # 4. And training for longer: how much better will the melting points be?
 #
+# <!-- slide
+# Write down your guesses:
+#
+# 1. Attribute masking, context prediction, GraphMAE, GraphCL, properties: which of them helps most
+#    to predict melting points from a few measurements? Is one of them useless?
+# 2. How much of the variance of a few hundred descriptors will a minute of training explain?
+# 3. Boiling point or logP: for which of the two does pretraining help more?
+# 4. And training for longer: how much better will the melting points be?
+# -->
+#
+# <!-- notes
+# Collect guesses by a show of hands, and write them on the board. Two minutes are enough.
+# Question 2 is answered on the next slide, the others under Adapt it. Ask whether anybody
+# expects harm.
+# -->
+
+# %% [markdown] slideshow={"slide_type": "subslide"}
 # Live we train on **properties**: RDKit computes some hundreds of descriptors of every molecule,
 # at no cost: areas, charges, counts of rings and atoms, sums over pairs of atoms. Crippen's logP
 # is not among them, on purpose; more about that later.
+#
+# <!-- slide
+# Live: **properties**. RDKit computes hundreds of descriptors of every molecule, at no cost:
+# areas, charges, counts of rings and atoms, sums over pairs of atoms.
+# -->
+#
+# <!-- notes
+# The share starts below zero: worse than saying the mean for each. The other four questions were
+# asked for longer, and so was this one; their checkpoints come with the repository.
+# -->
 
-# %% slideshow={"slide_type": "fragment"}
+# %% slideshow={"slide_type": "skip"}
 live = lesson.pretrain("graph_properties")
 
-# %% slideshow={"slide_type": "fragment"}
+# %% slideshow={"slide_type": "-"}
 plots.loss_curve(
     live.history, metric="explained", title="Variance of the descriptors explained, this batch"
 )
 
-# %% slideshow={"slide_type": "skip"}
+# %% slideshow={"slide_type": "-"}
 print(f"{live.history.steps} steps, {live.history.units_per_second:,.0f} molecules a second")
 lesson.record("explained_live", live.history.rows[-1]["explained"], "share", "last steps")
 
@@ -514,8 +683,19 @@ display(
 # ### What it can compute, for scaffolds that it has never seen
 #
 # First the task itself: which descriptors does it predict for test molecules?
+#
+# <!-- slide
+# First the task itself: how much of each descriptor's variance does it explain on test molecules?
+# Which descriptors are easy, and why?
+# -->
+#
+# <!-- notes
+# Ask what is easy and what is hard, and why. What a sum over atoms can count is easy; charges
+# depend on what stands further away. A negative share is worse than saying the mean each time:
+# some descriptors are zero for nearly all molecules.
+# -->
 
-# %% slideshow={"slide_type": "fragment"}
+# %% slideshow={"slide_type": "-"}
 train, test = by_part["train"], by_part["test"]
 varied = train.descriptors.std(0) > 1e-6
 names = [
@@ -558,6 +738,14 @@ print("  " + ", ".join(f"{names[i]} {of_live[i]:.0%}" for i in order[-4:]))
 #
 # A test molecule, and the nearest of the training molecules: by fingerprint (common pieces), by a
 # GIN with random weights, and by the pretrained one.
+#
+# <!-- slide
+# Nearest by fingerprint (common pieces), by a GIN with random weights, by the pretrained one.
+# -->
+#
+# <!-- notes
+# Cover the names of the rows, and let the class vote for the row that a chemist would choose.
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 
@@ -585,7 +773,7 @@ for name, (near, wanted) in spaces.items():
     ]
     shown[name] = [train.smiles[i] for i in torch.cat(cosines, 1).argmax(1).tolist()]
 
-# %% slideshow={"slide_type": "fragment"}
+# %% slideshow={"slide_type": "-"}
 plots.image_grid(
     [molecules.draw(smiles, (170, 120)) for row in shown.values() for smiles in row],
     row_titles=list(shown),
@@ -597,6 +785,11 @@ plots.image_grid(
 # %% [markdown] slideshow={"slide_type": "fragment"}
 # A random GIN is not blind: adding up neighbours, with any weights, already counts pieces of the
 # molecule. It is the baseline that pretraining has to beat, and one that many reports leave out.
+#
+# <!-- slide
+# **A random GIN is not blind**: adding up neighbours, with any weights, counts pieces. It is the
+# baseline to beat.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Adapt it
@@ -609,6 +802,27 @@ plots.image_grid(
 # - **from scratch**: the same GIN, with nothing learned;
 # - **random GIN**: ridge regression on a GIN that has learned nothing;
 # - **descriptors** and **fingerprints** with ridge regression, and the mean of what is known.
+#
+# <!-- slide
+# Few measurements; tested on other scaffolds. Error: root of the mean squared error (temperatures:
+# in kelvin).
+#
+# | | pretrained? | what learns from the measurements |
+# |---|---|---|
+# | **frozen** | yes | ridge regression on the GIN's vectors |
+# | **tuned** | yes | the same, then all weights, gently |
+# | **random GIN** | no | ridge regression on the GIN's vectors |
+# | **from scratch** | no | all weights |
+# | **descriptors** | made by chemists | ridge regression |
+# | **fingerprints** | made by chemists | ridge regression |
+# | **mean** | no | nothing but the mean |
+# -->
+#
+# <!-- notes
+# Ask which rival many papers leave out: the random GIN. All methods get the same measurements,
+# and these are drawn several times. A common misunderstanding: *from scratch* and *random GIN*
+# begin with the same sort of weights; only the first one moves them.
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 results = {name: {} for name in properties}  # property -> method -> number of labels -> Interval
@@ -728,8 +942,14 @@ print(f"{time.perf_counter() - began:.0f} s of training on measurements")
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### Melting points
+#
+# <!-- notes
+# The whole table, with GraphCL, GraphMAE, forests and training from scratch, is in the notebook.
+# All methods get the same draws of measurements, so the difference draw by draw says more than
+# the overlap of the bands: a common misunderstanding.
+# -->
 
-# %% slideshow={"slide_type": "fragment"}
+# %% slideshow={"slide_type": "skip"}
 
 
 def table(name, digits):
@@ -752,7 +972,7 @@ def table(name, digits):
 
 display(table("melting", 1))
 
-# %% slideshow={"slide_type": "fragment"}
+# %% slideshow={"slide_type": "-"}
 compared = ("frozen, live", "random GIN", "descriptors, ridge", "fingerprints, ridge")
 plots.lines(
     {method: results["melting"][method] for method in compared},
@@ -762,7 +982,7 @@ plots.lines(
     title="Melting points of unseen scaffolds",
 )
 
-# %% slideshow={"slide_type": "skip"}
+# %% slideshow={"slide_type": "fragment"}
 for count, error in results["melting"]["frozen, live"].items():
     lesson.record(f"melting{count}_frozen", error.mean, "K", f"{count} labels")
 rivals = (results["melting"][one][middle] for one in (scratch_name, patient_name))
@@ -772,7 +992,8 @@ of_frozen = evaluate.interval(of_frozen.values[: len(by_same.values)])
 gained = evaluate.paired_difference(by_same, of_frozen)
 lesson.record("melting_scratch", by_same.mean, "K", f"{middle} labels, {len(by_same.values)} draws")
 lesson.record("melting_pretrained", of_frozen.mean, "K", f"{middle} labels, the same draws")
-print(f"{middle} labels: from scratch minus frozen, draw by draw: {gained:+.1f} K")
+margin = f"{gained.mean:+.1f} ± {gained.half_width:.1f} K"
+print(f"{middle} labels: from scratch minus frozen, draw by draw: {margin}")
 
 # %% [markdown] slideshow={"slide_type": "fragment"}
 # Read it from above. **Fingerprints** say which pieces a molecule has; a new scaffold has new
@@ -783,19 +1004,33 @@ print(f"{middle} labels: from scratch minus frozen, draw by draw: {gained:+.1f} 
 # Look at the difference draw by draw above: three draws of labels are few, and an interval that
 # includes zero is a hint, not a proof. With many labels the lines draw together, and a forest on
 # descriptors is a serious rival.
+#
+# <!-- slide
+# - **Fingerprints** fail on new scaffolds; **random weights** are about as good as descriptors
+# - **Pretrained**: the best line. How sure? An interval that includes zero is a hint, no proof
+# -->
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### Four properties
 #
 # The error as a share of that of a random GIN, same draws. Left of the line, pretraining has
 # helped; right of it, it has done harm.
+#
+# <!-- slide
+# The error against that of a random GIN, same draws. Left of the line: it helped. Right of the
+# line: it did harm.
+# -->
+#
+# <!-- notes
+# Come back to guesses 1 and 3. Let the class first say which colour is on which side.
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 display(table("boiling", 1))
 display(table("logp", 2))
 display(table("permittivity", 3))
 
-# %% slideshow={"slide_type": "fragment"}
+# %% slideshow={"slide_type": "-"}
 
 
 def against_random(name, method, count):
@@ -837,6 +1072,13 @@ for name, values in relative.items():
 #
 # Nor is pretraining always the best there is. Look at permittivity: there, the descriptors
 # themselves, with a regression, do as well or better.
+#
+# <!-- slide
+# - **Properties**: ahead everywhere, clearly on logP
+# - **Context prediction**: harm. That is **negative transfer**
+# - The others: nothing beyond the luck of the draws
+# - Permittivity: plain descriptors do as well or better
+# -->
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### Where is there something to gain?
@@ -844,8 +1086,17 @@ for name, values in relative.items():
 # A guess: where a property is the sum of what the atoms contribute, there is nothing to learn that
 # a regression could not count. So we measure how additive each one is, by a regression on the mere
 # number of atoms of each element, and put the gains beside it.
+#
+# <!-- slide
+# A guess: where a property is a sum over its atoms, a regression on mere counts can do it,
+# and pretraining has nothing to add.
+# -->
+#
+# <!-- notes
+# Ask which property the guess says should gain least, before the table is read.
+# -->
 
-# %% slideshow={"slide_type": "fragment"}
+# %% slideshow={"slide_type": "-"}
 rows = []
 for name, one in tests.items():
     most = counted(one)[-1]
@@ -862,11 +1113,18 @@ display(Table(("property", *head), rows))
 # areas and charges, and these were what was asked. **How near the question is to the property**
 # matters. Guesses like the first one are cheap; so is measuring. And see the last column: with
 # many boiling points, nothing is left of the gain.
+#
+# <!-- slide
+# - The guess does not hold up: logP is about as additive as boiling points, and gains the most
+# - Another reading: **how near the question is to the property** matters. Areas and charges were
+#   asked about, and logP has much to do with them
+# - Many boiling points: nothing is left of the gain
+# -->
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### Freeze or tune? Longer?
 
-# %% slideshow={"slide_type": "fragment"}
+# %% slideshow={"slide_type": "-"}
 pairs = {
     "melting (K)": ("melting", "tuned, live"),
     "logp": ("logp", "tuned, live"),
@@ -896,6 +1154,11 @@ display(
 # Tuning starts at the ridge regression and moves all weights. With so few labels that does not pay
 # here: nothing can be learned but from the same measurements. And **longer pretraining** makes the
 # predicted descriptors better, but hardly what we want from them: the stand-in is not the goal.
+#
+# <!-- slide
+# - **Tuned**: with so few labels it does not pay here
+# - **Longer**: better descriptors, hardly better melting points. The stand-in is not the goal
+# -->
 
 # %% [markdown] slideshow={"slide_type": "notes"}
 # Ask why the random GIN is so good. Which of the fields of an atom does the work? Let the class
@@ -910,6 +1173,23 @@ display(
 # measuring, but a *supervised* one: his contributions of atoms were fitted to thousands of
 # measured values, some of them surely of our test molecules. So it had to go, with all that is
 # made from it. **Ask of every pretraining target where it comes from.**
+#
+# <!-- slide
+# $$\text{measured logP} \;\to\; \text{Crippen's estimate} \;\to\; \text{pretraining} \;\to\;
+# \text{our test of logP}$$
+#
+# - Crippen's logP is among RDKit's descriptors: free to compute, for any molecule
+# - but it was fitted to thousands of measured values, some of them surely of our test molecules
+# - among the targets, it made logP look better than it does now
+# - so it had to go, with all that is made from it
+#
+# **Ask of every pretraining target where it comes from.**
+# -->
+#
+# <!-- notes
+# Ask the class before you show the bullets: is that cheating? Then ask for a leak in a project
+# of their own.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## In the library
@@ -917,8 +1197,25 @@ display(
 # dgl is a library for graphs with layers, samplers and data sets. Our batches go over and come
 # back unchanged, and its layer gives what ours gives. It has no wheel for Windows and for new
 # Pythons; where it is missing, the next cell says so and goes on.
+#
+# <!-- slide
+# **dgl**: layers, samplers and data sets for graphs. Our batches go over and come back, and its
+# layer gives what ours gives.
+#
+# ```python
+# there = convert.to_dgl(batch)
+# back = convert.from_dgl(there)
+# theirs = GINConv(change, "sum", init_eps=0.25)(there, x)
+# ```
+# -->
+#
+# <!-- notes
+# Random walks and samples of neighbours are for graphs too large for one batch, such as a web of
+# people (lesson 16). A batch of molecules simply holds many of them. The walk stays in its
+# molecule, since no bond leads out of it.
+# -->
 
-# %% slideshow={"slide_type": "fragment"}
+# %% slideshow={"slide_type": "-"}
 try:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -962,8 +1259,13 @@ except MissingPackage as error:
 # pfmcourse pretrain graph_properties --preset gpu
 # torchrun --nproc-per-node 2 -m pfmcourse pretrain graphcl --preset gpu
 # ```
+#
+# <!-- notes
+# The second line runs GraphCL in two processes. Ask what grows from laptop to GPU, and what does
+# not: the number of measurements.
+# -->
 
-# %% slideshow={"slide_type": "fragment"}
+# %% slideshow={"slide_type": "-"}
 laptop, gpu = (
     dataclasses.asdict(recipes.config("graph_properties", one)) for one in ("laptop", "gpu")
 )
@@ -981,12 +1283,36 @@ display(Table(("properties", "laptop", "gpu"), rows))
 #
 # On a GPU such small graphs leave it waiting: raise the batch first. GraphCL contrasts within a
 # process, as SimCLR does; see lesson 13 on what several processes change.
+#
+# <!-- slide
+# - In the field **structures** grow: two million for Hu and others, later tens or hundreds
+#   of millions
+# - **Measurements** do not: scaffolds, honest baselines and several draws stay necessary
+# - Such small graphs leave a GPU waiting: raise the batch first
+# -->
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Exercises
 #
 # Each has a checker. It tries your answer on small cases, and when it fails it says what the
 # mistake looks like.
+#
+# <!-- slide
+# | | to write | difficulty | minutes |
+# |---|---|---|---|
+# | **1** What the neighbours say | the sum of messages, without a table | easy | 5 |
+# | **2** A share of each molecule | which atoms to hide | medium | 10 |
+# | **3** Split by scaffold | which molecules to hold out | medium | 10 |
+# | **4** Bring your own molecules | which SMILES can be used | easy | 5 |
+#
+# Each has a checker: it tries your answer on small cases, and says what the mistake looks like.
+# -->
+#
+# <!-- notes
+# In class 1 and 4 are enough; 4 ends with the boiling points of molecules that the class writes
+# down. Mistakes that the checkers know: in 1, the messages run backwards; in 3, a share of the
+# scaffolds is held out and not of the molecules.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ### Exercise 1: What the neighbours say
@@ -1108,13 +1434,22 @@ for smiles, kelvin in zip(
 #
 # Every sentence above that could be false, executed. Changed a parameter? Then some of these may
 # fail: find out why.
+#
+# <!-- slide
+# Every claim of this lesson is executed at the end of its notebook. **Remember:**
+# -->
+#
+# <!-- notes
+# The notebook executes each claim and prints what it found. Ask each student to name one that
+# would surprise a chemist.
+# -->
 
-# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
+# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
 of_melting = {method: one.get(middle) for method, one in results["melting"].items()}
 lesson.claim(
     "few melting points: on average the frozen, pretrained GIN is ahead of one from scratch",
     gained.mean > 1,
-    f"{of_frozen.mean:.1f} K against {by_same.mean:.1f} K",
+    f"{of_frozen.mean:.1f} K against {by_same.mean:.1f} K; draw by draw {margin}",
 )
 lesson.claim(
     "and a ridge regression on descriptors, by more than a kelvin",
@@ -1152,7 +1487,7 @@ lesson.claim(
     ", ".join(f"{relative[name]['attribute masking']:+.0%}" for name in ("melting", "boiling")),
 )
 
-# %% [markdown] slideshow={"slide_type": "fragment"}
+# %% [markdown] slideshow={"slide_type": "-"}
 # **Remember.** A molecule is a graph, and adding up what neighbours say is as good as message
 # passing gets. Random weights already do that: measure against them. What pretraining brings
 # depends on the question: one about whole molecules, near to what you want, helps; others bring
@@ -1162,6 +1497,15 @@ lesson.claim(
 # **Left open.** Our graphs are flat: a molecule has a shape in space, and mirror images smell
 # differently. And molecules are tiny: what about one graph with a million nodes? Lesson 16 learns
 # from walks on such a one. **Next:** lesson 18 turns to sound.
+#
+# <!-- slide
+# - A molecule is a graph, and adding up what neighbours say is as good as message passing gets
+# - Random weights already do that: measure against them
+# - What pretraining brings depends on the **question**: one about whole molecules, near to what
+#   you want, helps; others bring little, or do harm
+# - Split by scaffold, draw the labels several times, and with few of them freeze
+# - Left open: a molecule's shape in space, and one graph with a million nodes (lesson 16)
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 lesson.finish()
