@@ -28,6 +28,24 @@
 #
 # You need: lesson 06 (BERT), lesson 11 (ViT) and lesson 13 (SimCLR). How long reading and running
 # take is printed below.
+#
+# <!-- slide
+# BERT learns a language by filling holes in sentences. Can a network learn to see by filling holes in
+# **pictures**? Hide far **more** (MAE), or guess **words** instead of pixels (BEiT).
+#
+# After this lesson you can
+#
+# - write a **masked autoencoder** by hand, and say why it is cheap
+# - judge a painting by rivals that learned nothing
+# - tell **BEiT**'s visual tokens from MAE's pixels
+# - say which features serve a linear probe, and which want fine-tuning
+# -->
+#
+# <!-- notes
+# Lessons 06 (BERT), 11 (ViT) and 13 (SimCLR) come together here. Ask how BERT learns, and what would
+# be the word of a picture. Start running the notebook now: the probes and the fine-tuning take most
+# of its time, and they come late.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # **Papers.** He, Chen, Xie, Li, Dollár, Girshick: *Masked Autoencoders Are Scalable Vision
@@ -91,6 +109,19 @@ def spread(things):
 # whatever is missing can be filled in from the patch next to it. A sentence says hardly anything
 # twice; a picture says nearly everything many times. How much must be hidden until you have to
 # **think** what it is?
+#
+# <!-- slide
+# BERT hides 15 of 100 words. With patches that is **too easy**: copy the one next to it. A sentence
+# says hardly anything twice, a picture nearly everything many times.
+#
+# How much must be hidden until you have to **think** what it is?
+# -->
+#
+# <!-- notes
+# Cover the right half of the picture, and let the class name each thing as soon as they can; uncover
+# from the right. Ask what they used: colour and texture first, then the outline, and in the end what
+# they know of the world.
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 PATCH = 4
@@ -109,7 +140,7 @@ by_category = [
 emoji_names = [unseen_emoji.names["en"][row] for row in by_category]
 emoji_shown = views.fractions(unseen_emoji.pictures[torch.tensor(by_category)])
 
-# %% slideshow={"slide_type": "fragment"}
+# %% slideshow={"slide_type": "-"}
 some = emoji_shown[[1, 2, 3]]
 places = (some.shape[-1] // PATCH) ** 2
 noise = torch.rand(len(some), places, generator=torch.Generator().manual_seed(3))
@@ -129,6 +160,13 @@ plots.image_grid(
 # MAE hides **three quarters**. That has a second effect, and it may be the larger one: the encoder
 # reads only the patches that are left. Fewer tokens, and the cost of attention falls with their
 # square.
+#
+# <!-- slide
+# MAE hides **three quarters**, and its encoder reads only what is left: fewer tokens, and the cost of
+# attention falls with their **square**.
+#
+# Emoji: OpenMoji, CC BY-SA 4.0.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ### Asymmetric
@@ -146,6 +184,26 @@ plots.image_grid(
 #
 # Often $x_i$ is normalised first: each patch gets mean 0 and variance 1. Its brightness no longer
 # counts, only its texture, and the paper finds that the encoder learns more.
+#
+# <!-- slide
+# | | sees | size | after pretraining |
+# |---|---|---|---|
+# | **encoder**, a ViT | the visible patches only | large | kept |
+# | **decoder** | all places; a *mask token* where a patch is hidden | small | thrown away |
+#
+# The loss counts the hidden patches $H$ alone, what is painted ($\hat x_i$) against the truth:
+#
+# $$\ell = \frac{1}{|H|} \sum_{i \in H} \frac{1}{D} \lVert \hat x_i - x_i \rVert^2$$
+#
+# Often each $x_i$ gets mean 0 and variance 1 first: then only its **texture** counts.
+# -->
+#
+# <!-- notes
+# Draw the way of one picture: patches, a quarter of them through the large encoder, then mask tokens
+# put in between, then the small decoder. Ask why the encoder should never see a mask token: no later
+# picture has one. A common misunderstanding: the mask token is one learned vector, the same at all
+# places; only the positions tell the decoder what is where.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## By hand
@@ -154,8 +212,22 @@ plots.image_grid(
 #
 # To hide exactly three quarters at random: give each patch a random number, sort, and keep the
 # first quarter. Then one picture after the other:
+#
+# <!-- slide
+# 1. Give each patch a random number, sort, keep the first quarter.
+# 2. The **encoder** reads the visible patches, and nothing else.
+# 3. Put its states back in their places, a **mask token** everywhere else; add the positions.
+# 4. The **decoder** paints all patches.
+# 5. Compare the **hidden** ones with the truth.
+# -->
+#
+# <!-- notes
+# The notebook has these five steps as a function of under twenty lines, one picture after the other.
+# What is printed compares it with the packaged model. Ask why one sorts instead of tossing a coin
+# for each patch: all pictures keep equally many, so that a batch is a rectangle.
+# -->
 
-# %% slideshow={"slide_type": "fragment"}
+# %% slideshow={"slide_type": "skip"}
 
 
 def mae_by_hand(model, images, noise):
@@ -177,7 +249,7 @@ def mae_by_hand(model, images, noise):
     return torch.stack(losses).mean()
 
 
-# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
+# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
 torch.manual_seed(0)
 body = ViTConfig(size=16, patch=4, dim=16, layers=2, positions="sincos", pooling="mean")
 small = MAE(MAEConfig(body, decoder_dim=8, decoder_layers=1)).double().eval()
@@ -197,8 +269,23 @@ print("by rank as well:", torch.equal(mask, noise.argsort(1).argsort(1) >= small
 #
 # Two checks that catch most mistakes. Change the *hidden* pixels: the painting must stay what it
 # was. Change the *visible* pixels: it must not. And the encoder's work is really a quarter:
+#
+# <!-- slide
+# Two checks that catch most mistakes. What must happen to the painting?
+#
+# - other **hidden** pixels: ?
+# - other **visible** pixels: ?
+#
+# And how many tokens does the encoder read, in pretraining and later?
+# -->
+#
+# <!-- notes
+# Wait for the answers: the first must change nothing, or the network has looked; the second must
+# change something, or it does not look at all. The numbers of tokens include the class token. After
+# pretraining the encoder reads whole pictures: nothing is hidden then.
+# -->
 
-# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
+# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
 
 
 def painted_where_hidden(pictures):
@@ -235,8 +322,24 @@ print("tokens in the encoder, pretraining:", lengths[0], "and later:", lengths[1
 # - **emoji**; whole *concepts* are held out, so no variant of a test emoji is in training;
 # - **photographs** of the package scikit-image, cut into tiles. Neighbouring tiles overlap, so
 #   whole *photographs* are held out: a cat, a cup of coffee, coins.
+#
+# <!-- slide
+# No labels; what is tested is held out:
+#
+# - **letters and digits**, as in lesson 13
+# - **emoji**; whole *concepts* are held out
+# - **photographs**, in tiles; whole *photographs* are held out
+#
+# Emoji: OpenMoji, CC BY-SA 4.0.
+# -->
+#
+# <!-- notes
+# Ask what would go wrong if tiles were split at random: neighbouring tiles overlap, so a test tile
+# would be half known. How many pictures there are, the names of the photographs and who made them is
+# printed in the notebook.
+# -->
 
-# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
+# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
 task = views.digits_task()
 georgian = views.letters_task("Georgian")
 everything = emoji.load(languages=("en",))
@@ -255,7 +358,7 @@ catalog = source.catalog()
 for name in ("glyphs", "digits", "emoji_pictures", "photographs"):
     print(f"{catalog[name].title}. {catalog[name].licence}. {catalog[name].attribution}\n")
 
-# %% slideshow={"slide_type": "subslide"}
+# %% slideshow={"slide_type": "-"}
 unseen_tiles = torch.cat(
     [
         photographs.tiles([name], tile=side)[at : at + 1]
@@ -270,13 +373,12 @@ unseen_tiles = torch.cat(
     ]
 )
 tiles_shown = views.fractions(unseen_tiles)
-pick = torch.Generator().manual_seed(1)
-letters_shown = views.fractions(
-    letters[torch.randperm(len(letters), generator=pick)[: len(emoji_shown)]]
-)
 seen_tiles = recipe.pictures_of("photographs").pictures
-seen_shown = views.fractions(
-    seen_tiles[torch.randperm(len(seen_tiles), generator=pick)[: len(emoji_shown)]]
+variety = seen_tiles.float().flatten(1).std(1)
+varied = seen_tiles[variety > variety.median()]  # the other half is sky and plain walls
+letters_shown, seen_shown = (
+    views.fractions(one[torch.linspace(40, len(one) - 40, len(emoji_shown)).long()])
+    for one in (letters, varied)
 )
 plots.image_grid(
     [*letters_shown, *emoji_shown, *seen_shown],
@@ -285,7 +387,7 @@ plots.image_grid(
     title="Letters and digits, emoji, tiles of photographs",
 )
 
-# %% [markdown] slideshow={"slide_type": "fragment"}
+# %% [markdown] slideshow={"slide_type": "skip"}
 # All emojis designed by OpenMoji – the open-source emoji and icon project. License: CC BY-SA 4.0.
 # The authors of the photographs stand in the cell above.
 
@@ -303,8 +405,23 @@ plots.image_grid(
 #
 # The patches of letters are normalised, so a decoder that paints nothing has a known loss: the
 # mean square of what it should have painted. Patches of bare paper count as zero.
+#
+# <!-- slide
+# Write down your guesses:
+#
+# 1. Hide 75 of 100 patches instead of 25: how many times as many pictures a second?
+# 2. An emoji of which you see a quarter. Who paints the rest better: a network that has seen other
+#    emoji, or who copies the nearest visible patch?
+# 3. A linear probe on frozen features, the same ViT: will MAE or SimCLR tell digits better? And after
+#    fine-tuning?
+# -->
+#
+# <!-- notes
+# Two minutes, in pairs, numbers on paper. Many say "four times" in 1. Leave the answers on the board;
+# each is settled in a section of its own. What is printed is the loss to beat.
+# -->
 
-# %% slideshow={"slide_type": "skip"}
+# %% slideshow={"slide_type": "fragment"}
 sizes = lesson.config("mae")
 data = recipe.pictures_of(sizes.pictures)
 unseen_digits = (spread(task.test_images) * 255).round().to(torch.uint8)
@@ -316,17 +433,25 @@ print(f"patches of a picture: {fresh.config.encoder.patches}, visible: {fresh.co
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### Live
+#
+# <!-- notes
+# Half a minute of training on a laptop with two cores. The curve begins where nothing is painted. A
+# common misunderstanding: to compare its end with the loss on the slide before. That one is for
+# unseen digits, the curve for warped letters and digits; the lines below compare like with like. Ask
+# why it falls so slowly: much of what is hidden cannot be known from what is visible.
+# -->
 
-# %% slideshow={"slide_type": "fragment"}
+# %% slideshow={"slide_type": "-"}
 live = lesson.pretrain("mae")
 
-# %% slideshow={"slide_type": "skip"}
+# %% slideshow={"slide_type": "-"}
 live_loss = recipe.painting_error(sizes, live.model, unseen_digits)
 speed, unit = live.history.units_per_second, live.history.unit
 lesson.record("live_test_loss", live_loss, "squared error of normalised pixels", "unseen digits")
 lesson.record("nothing_test_loss", nothing, "squared error of normalised pixels", "unseen digits")
 print(f"{live.history.steps} steps, {speed:,.0f} {unit} a second")
 print(f"unseen digits: {live_loss:.3f}; painting nothing: {nothing:.3f}")
+print("(The curve is of warped letters and digits, which are harder; these two are of one kind.)")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # What MAE becomes with more time, and on other pictures, is shown with the checkpoints that ship
@@ -345,6 +470,16 @@ where = device()
 # The same network, the same number of steps, four shares. These runs are short: look at the speed,
 # and at the quality only with care. The probe is that of a later section: digits with 100 labels,
 # frozen features.
+#
+# <!-- slide
+# The same network, the same number of steps, four shares. Look at the **speed**; these runs are too
+# short to rank the quality (the probe: digits, 100 labels).
+# -->
+#
+# <!-- notes
+# Question 1 of the guesses. Ask why a quarter of the tokens does not give four times the speed: the
+# decoder reads all places whatever is hidden, and warping the pictures costs something too.
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 
@@ -391,7 +526,7 @@ for part in shares:
     score = probe(lambda x, model=network: frozen(model, x), task, 100)
     ablation[part] = (network.config.kept, history.units_per_second, score)
 
-# %% slideshow={"slide_type": "fragment"}
+# %% slideshow={"slide_type": "-"}
 rows = [
     (f"{part:.0%}", f"{kept}", f"{per_second:,.0f}", f"{score:.1%}")
     for part, (kept, per_second, score) in ablation.items()
@@ -407,6 +542,12 @@ display(Table(columns, rows))
 # seen more. The decoder reads all places whatever is hidden, and warping the pictures costs
 # something too, so a quarter of the tokens does not mean four times the speed. The larger the
 # encoder, the nearer it comes.
+#
+# <!-- slide
+# - At equal *steps* all have seen as many pictures; at equal *time* the fast ones have seen **more**.
+# - The decoder reads all places, whatever is hidden: so not four times the speed.
+# - The larger the encoder, the nearer it comes.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## What did it learn?
@@ -415,6 +556,16 @@ display(Table(columns, rows))
 #
 # One emoji of each category, of concepts that no network here was trained on. Above the truth, in
 # the middle what the encoder sees, below what is painted.
+#
+# <!-- slide
+# One emoji of each category, of concepts that no network here was trained on:
+# -->
+#
+# <!-- notes
+# Let the class choose the best and the worst painting, and say why. Symmetry, a frame, one large
+# colour: these are continued. A face in the hidden part is lost. This is the shipped checkpoint,
+# trained for longer; it paints plain pixels, so nothing is taken from the truth.
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 
@@ -429,7 +580,7 @@ def paint(model, images, seed=0):
 
 painting_rows = ["truth", "visible", "MAE"]
 
-# %% slideshow={"slide_type": "fragment"}
+# %% slideshow={"slide_type": "-"}
 plots.image_grid(
     paint(long["mae_emoji"].model, emoji_shown),
     columns=len(emoji_shown),
@@ -441,7 +592,17 @@ plots.image_grid(
 # %% slideshow={"slide_type": "skip"}
 print("From left to right:", "; ".join(emoji_names))
 
-# %% slideshow={"slide_type": "subslide"}
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# <!-- slide
+# ### Photographs it has never seen
+# -->
+#
+# <!-- notes
+# Ask before you show the words: would a larger network paint sharp hair? A common misunderstanding:
+# blur means too little training. It is what this loss asks for.
+# -->
+
+# %% slideshow={"slide_type": "-"}
 plots.image_grid(
     paint(long["mae_photographs"].model, tiles_shown),
     columns=len(tiles_shown),
@@ -454,8 +615,23 @@ plots.image_grid(
 # The paintings are blurred, and have to be. Where several things may stand in a hole, the squared
 # error is smallest for their **mean**, and the mean of sharp pictures is a blurred one. Lines that
 # enter a hole are continued; what lies wholly in the hidden part is lost.
+#
+# <!-- slide
+# Blurred, and it has to be: where several things may stand in a hole, the squared error is smallest
+# for their **mean**, and the mean of sharp pictures is a blurred one.
+# -->
 
-# %% slideshow={"slide_type": "subslide"}
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# <!-- slide
+# ### Digits it has never seen, and a trap
+# -->
+#
+# <!-- notes
+# Ask who can explain the row of the fresh network before you show the words. It is the most useful
+# question to take home: what in this picture does the network not have to know?
+# -->
+
+# %% slideshow={"slide_type": "-"}
 digits_shown = task.test_images[torch.arange(8) * (len(task.test_images) // 8)]
 plots.image_grid(
     [
@@ -474,6 +650,11 @@ plots.image_grid(
 # patches, so mean and contrast of each hidden patch are taken from the truth, as in the paper's
 # figures: look for what is *inside* the patches. The networks for emoji and for photographs are
 # trained on plain pixels; there, nothing is taken from the truth.
+#
+# <!-- slide
+# Even the **fresh**, untrained network seems to paint! Mean and contrast of each hidden patch are
+# taken **from the truth**, as in the paper's figures. Look *inside* the patches.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### Against painters that learned nothing
@@ -487,6 +668,20 @@ plots.image_grid(
 #
 # All paint the same hidden patches of the same held-out pictures. The error is the mean square of
 # the difference, in pixels from 0 (dark) to 1.
+#
+# <!-- slide
+# The same hidden patches, the same pictures, and rivals without training:
+#
+# - the **mean picture** of training
+# - the **mean colour** of what is visible
+# - a copy of the **nearest** visible patch
+# - a **blend** of visible colours, near ones more
+# -->
+#
+# <!-- notes
+# Question 2 of the guesses. Let the class rank the four rivals before you show the bars. Then ask
+# why the nearest patch comes last on emoji and not on photographs.
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 
@@ -535,7 +730,7 @@ for name, pictures in unseen.items():
     errors["MAE, long"] = recipe.painting_error(run.config, run.model, pictures)
     painting[name] = errors
 
-# %% slideshow={"slide_type": "fragment"}
+# %% slideshow={"slide_type": "-"}
 keys = {
     "mean picture": "mean_picture",
     "mean colour": "mean_colour",
@@ -569,6 +764,11 @@ plots.show(figure, "Mean squared error of hidden patches. " + ". ".join(written)
 # Blending colours is the rival to watch. On photographs neighbouring patches are alike, so blending
 # goes a long way; emoji have edges, outlines and symmetry, and there it pays to know what emoji
 # look like.
+#
+# <!-- slide
+# On photographs blending goes a long way: neighbours are alike. On emoji it pays to **know what emoji
+# look like**.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ### BEiT: guess a word, not pixels
@@ -577,6 +777,23 @@ plots.show(figure, "Mean squared error of hidden patches. " + ". ".join(written)
 # Then each patch has a **visual token**, the number of the nearest typical patch, and the network
 # guesses the tokens of hidden patches: a classification, with a softmax, as in BERT. The paper's
 # tokenizer is a trained network (that of DALL-E). Ours is k-means, so it can be looked at:
+#
+# <!-- slide
+# First make a **vocabulary of patches**: here k-means. Then each patch has a **visual token**, the
+# number of the nearest typical patch.
+#
+# | | MAE | BEiT |
+# |---|---|---|
+# | guesses | pixels | tokens |
+# | loss | squared error: a mean, so it blurs | softmax, as in BERT: it must choose |
+# | hides | three quarters, patch by patch | less, in whole blocks |
+# | the encoder reads | what is visible | all places, mask tokens included |
+# -->
+#
+# <!-- notes
+# Ask which loss blurs and which does not: a softmax can say "either this or that", a squared error
+# must answer with the mean. The paper's tokenizer is a trained network.
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 beit = long["beit"]
@@ -588,7 +805,7 @@ print(
     f"{len(codes.codes)} typical patches; the most frequent one: {counts.max() / counts.sum():.0%}"
 )
 
-# %% slideshow={"slide_type": "fragment"}
+# %% slideshow={"slide_type": "-"}
 plots.image_grid(
     list(codes.codes[frequent[:30]].clamp(0, 1).unflatten(1, (-1, codes.patch, codes.patch))),
     columns=15,
@@ -619,6 +836,16 @@ plots.image_grid(
 # BEiT hides less than MAE, in whole **blocks**: a lone missing patch could be guessed from its
 # neighbours. It reads all places, mask tokens included, so it saves nothing. And it never blurs: it
 # must choose one token.
+#
+# <!-- slide
+# Second row: the truth in tokens, the best it could do. Why is the table's second line the honest
+# one?
+# -->
+#
+# <!-- notes
+# About every second patch is empty paper, so the share of right guesses is flattered; that is why
+# the table has a second line.
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 pictures = spread(task.test_images)
@@ -643,7 +870,7 @@ lesson.record("beit_right", beit_right, "share of hidden tokens", "unseen digits
 lesson.record("beit_most_frequent", beit_common, "share of hidden tokens", "always the same guess")
 lesson.record("beit_right_elsewhere", beit_rare, "share of hidden tokens", "others than that one")
 
-# %% slideshow={"slide_type": "fragment"}
+# %% slideshow={"slide_type": "-"}
 display(
     Table(
         ("hidden patches of unseen digits", "BEiT, long", "always the most frequent token"),
@@ -673,6 +900,23 @@ display(
 # The tasks of lesson 13: handwritten digits with 20 and with 100 labels in all, and Georgian
 # letters, a script that no network has seen, with one example of each letter. MAE and SimCLR have
 # the same ViT and saw the same pictures.
+#
+# <!-- slide
+# - **Linear probe:** freeze the encoder, train a linear layer on what it says. Are the classes
+#   *already* separated?
+# - **Fine-tuning:** a linear layer on top, and all weights learn on. Is this a good *place to start*?
+#
+# The tasks of lesson 13: digits with **20** and with **100** labels in all, and **Georgian**, one
+# example of each letter.
+#
+# MAE and SimCLR have the **same ViT** and saw the same pictures. Which of them wins which contest?
+# -->
+#
+# <!-- notes
+# Question 3 of the guesses: let them vote again, now that they have seen what MAE paints. Ask which of
+# the two ways they would use with a thousand tasks (a probe), and which with one that matters
+# (fine-tuning).
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 tasks = {
@@ -729,12 +973,22 @@ for name, found in probed.items():
         lesson.record(f"{task_keys[name]}_{result_keys[row]}_probe", score.mean, "accuracy")
 print(f"probing took {time.perf_counter() - began:.0f} s")
 
-# %% [markdown] slideshow={"slide_type": "skip"}
+# %% [markdown] slideshow={"slide_type": "subslide"}
 # **Fine-tuning** takes seconds for each run, so not all cells of the table are filled. Add rows to
 # `tuned_rows` if you have the time. All see the labelled pictures warped as in pretraining, *from
 # scratch* too. That row comes twice: with as few steps as the others, and with many more. The
 # checkpoints differ in steps (their cards say so): SimCLR sees each picture twice and whole, so its
 # steps are slower.
+#
+# <!-- slide
+# All see the labelled pictures warped as in pretraining, *from scratch* too.
+# -->
+#
+# <!-- notes
+# Read one column at a time. Start with raw pixels: which encoders are above them, and where? Scores
+# with ± are means over several draws of the labels. Fine-tuning ran once: look for large differences
+# only.
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 gentle = {"optimizer": "muon", "learning_rate": 1e-3, "warmup": 0.05, "weight_decay": 0.05}
@@ -790,7 +1044,7 @@ for name, found in tuned.items():
         lesson.record(f"{task_keys[name]}_{result_keys[row]}{ending}", score.mean, "accuracy")
 print(f"fine-tuning took {time.perf_counter() - began:.0f} s")
 
-# %% slideshow={"slide_type": "subslide"}
+# %% slideshow={"slide_type": "-"}
 columns = [(name, kind) for name in tasks for kind in (probed, tuned) if name in kind]
 rows = [
     (row, *(f"{kind[name][row]:.1%}" if row in kind[name] else "–" for name, kind in columns))
@@ -799,7 +1053,17 @@ rows = [
 heads = [f"{name}: {'probe' if kind is probed else 'fine-tuned'}" for name, kind in columns]
 display(Table(("", *heads), rows))
 
-# %% slideshow={"slide_type": "fragment"}
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# <!-- slide
+# ### The contest in one picture
+# -->
+#
+# <!-- notes
+# Ask for each network: what does fine-tuning change? Then for the lines: how far does the same ViT
+# come without pretraining? All fine-tuned bars and both lines are single runs.
+# -->
+
+# %% slideshow={"slide_type": "-"}
 shown = "digits, 100 labels"
 plots.bars(
     {
@@ -834,10 +1098,27 @@ plots.bars(
 # many more of them it may well catch up.
 #
 # How little a linear layer finds shows the first line of the table: **raw pixels**. They, too, keep
-# everything, and a probe on frozen MAE features hardly beats them, if at all.
+# everything, and a probe on frozen MAE features does not beat them; for Georgian it is far behind.
 #
 # Which of the two is better depends on what you will do with it. And who wrote the warps knew that
 # slant does not change a letter: SimCLR was told something that MAE was not.
+#
+# <!-- slide
+# | | SimCLR | MAE |
+# |---|---|---|
+# | must | call two warped views the same | paint what is hidden |
+# | so its features | throw away place, slant, thickness | keep all of it |
+# | the class | stands out | is in there, among much else |
+# | linear probe | finds it at once | does not beat raw pixels |
+# | fine-tuning | has little to add | drops what the task does not need |
+#
+# **SimCLR was told something that MAE was not:** slant does not change a letter.
+# -->
+#
+# <!-- notes
+# Ask which of the two they would take to find out *where* something is in a picture, or how thick a
+# stroke is. A common misunderstanding: a weak probe means that nothing was learned.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## In the library
@@ -846,6 +1127,17 @@ plots.bars(
 #
 # Weights of the library's `ViTMAEForPreTraining` and `BeitForMaskedImageModeling` in our classes:
 # the same numbers in double and in single precision.
+#
+# <!-- slide
+# Weights of the library's `ViTMAEForPreTraining` in our class, and back: the same numbers, in double
+# and in single precision.
+# -->
+#
+# <!-- notes
+# The notebook does the same for `BeitForMaskedImageModeling`, and hands our long checkpoint to the
+# library. With a network you can fetch the weights that the authors trained on ImageNet. Ask why one
+# compares gradients as well: two losses can agree by chance, or where a part is never reached.
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 from transformers import BeitConfig, BeitForMaskedImageModeling, ViTMAEConfig, ViTMAEForPreTraining
@@ -889,7 +1181,7 @@ def same_weights(first, second):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
+# %% slideshow={"slide_type": "-"} tags=["nbval-check-output"]
 for dtype, tolerance in TOLERANCE.items():
     reference = randomised(ViTMAEForPreTraining(ViTMAEConfig(**tiny, **decoder)), dtype)
     ours = convert.from_transformers(reference)
@@ -954,8 +1246,24 @@ else:
 #
 # What does it save to encode a quarter? A block of width $d$ that reads $n$ tokens takes about $12
 # n d^2$ multiply-adds for its matrices and $2 n^2 d$ for attention:
+#
+# <!-- slide
+# ```
+# pfmcourse pretrain mae --preset gpu
+# torchrun --nproc-per-node 2 -m pfmcourse pretrain mae --preset gpu
+# ```
+#
+# A block of width $d$ that reads $n$ tokens takes about $12 n d^2 + 2 n^2 d$ multiply-adds. In
+# millions, for one picture:
+# -->
+#
+# <!-- notes
+# The same recipes run on a GPU and on several processes, without a change. Let the class compute one
+# row: which of the two terms is the larger, at these sizes? Masked autoencoders need long training:
+# the paper goes over ImageNet hundreds of times, and the fine-tuned score still rises.
+# -->
 
-# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
+# %% slideshow={"slide_type": "-"} tags=["nbval-check-output"]
 
 
 def multiply_adds(tokens, dim, layers):
@@ -990,6 +1298,10 @@ print(Table(("", "encoder, all", "a quarter", "decoder", "times cheaper"), tuple
 # In millions, for one picture. The decoder is the same for all of the paper's networks, so the
 # larger the encoder, the nearer the saving comes to four. The `gpu` preset trains on the
 # pictures of CIFAR-10:
+#
+# <!-- slide
+# The paper's decoder stays the same: the larger the encoder, the nearer the saving comes to **four**.
+# -->
 
 # %% slideshow={"slide_type": "skip"}
 laptop, gpu = (dataclasses.asdict(recipes.config("mae", name)) for name in ("laptop", "gpu"))
@@ -1006,6 +1318,21 @@ display(Table(("MAE", "laptop", "gpu"), rows))
 #
 # Each has a checker. It tries your answer on small cases, and when it fails it says what the
 # mistake looks like.
+#
+# <!-- slide
+# 1. **Keep exactly so many**, and find the way back. Medium, 10 minutes.
+# 2. **Normalise a patch**, and paint it back. Easy, 5 minutes.
+# 3. **Only what was hidden:** the loss. Easy, 5 minutes.
+# 4. **A tokenizer** for patches. Medium, 10 minutes.
+#
+# Each has a checker: it tries small cases, and says what a mistake looks like.
+# -->
+#
+# <!-- notes
+# 1 and 3 are the heart of MAE and can be done in class; 4 goes with BEiT. The usual stumbling block
+# is the way back in 1: the order of an order is its inverse. Before 3, ask what the network would
+# learn if the visible patches counted too.
+# -->
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ### Exercise 1: Keep exactly so many, and find the way back
@@ -1099,8 +1426,24 @@ check.nearest_code(nearest_code)
 #
 # Every sentence above that could be false, executed. Changed a parameter? Then some of these may
 # fail: find out why.
+#
+# <!-- slide
+# - Pictures repeat themselves: hide **most** of them, and encode only the rest. Harder *and* cheaper.
+# - A network that **paints** keeps everything: its features want fine-tuning.
+# - A network that was **told what does not matter** has features that a linear layer can read.
+# - Judge a painting by its **rivals**, and know what was taken from the truth.
+#
+# **Open:** pixels are much work for little meaning; tokens need a tokenizer. Networks that teach
+# themselves what to predict (iBOT, and DINO in lesson 14) try to have both.
+# -->
+#
+# <!-- notes
+# The claims of the lesson are executed at the end of the notebook, each with its numbers. Go back to
+# the guesses on the board. Ask for a kind of data, not pictures and not text, that repeats itself so
+# much that one should hide most of it.
+# -->
 
-# %% slideshow={"slide_type": "fragment"} tags=["nbval-check-output"]
+# %% slideshow={"slide_type": "skip"} tags=["nbval-check-output"]
 lesson.claim(
     "the live network paints unseen digits better than painting nothing",
     live_loss < 0.9 * nothing,
@@ -1157,7 +1500,7 @@ lesson.claim(
     f"{tuned[shown]['MAE, long'].mean:.1%} against {quick:.1%}",
 )
 
-# %% [markdown] slideshow={"slide_type": "fragment"}
+# %% [markdown] slideshow={"slide_type": "skip"}
 # **Remember.** Pictures repeat themselves, so hide most of them, and encode only the rest: that is
 # harder *and* cheaper. A network that paints keeps everything, so its features want fine-tuning; a
 # network that was told what does not matter has features that a linear layer can read. Judge a
