@@ -2,14 +2,17 @@
 
 ``docs/plans.yaml`` says which lessons a plan has and what is done with each; its first lines explain every field. The
 minutes are computed: reading from lessons.yaml, running from the ledger, exercises and slides from the notebooks.
+``docs/hub.json`` holds what a class on one machine took (tests/benchmarks/test_hub.py measures it).
 """
 
 import ast
 import functools
 import itertools
+import json
 import math
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +32,7 @@ WITH_MINUTES = ("break", "discussion", "project")
 PLAN = {"id": str, "title": str, "for": str, "minutes_per_slide": (int, float), "skips": list, "sessions": list}
 SESSION = {"title": str, "limit": int, "class": list, "home": list}
 BLOCK = {"do": str, "lesson": str, "numbers": list, "minutes": int, "about": str}
+CLASS, MACHINES = 30, (8, 16, 32)  # students, and cores of the machines that are compared
 # what every lesson needs, so that the table need not say it
 EVERYWHERE = {"torch", "numpy", "IPython", "pfmcourse"}
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "PIL": "pillow"}  # where the module's name is not the package's
@@ -286,10 +290,44 @@ class Planner:
         )
         return table(header, rows, right=(3, 4, 5, 6, 7, 8))
 
+    def hub(self) -> str:
+        """What a class on one machine took, and from that the machine for a larger class."""
+        from pfmcourse.course.readme import table
+
+        path = repository() / "docs" / "hub.json"
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        header = ("Students", "Threads each", "To a server, s", "The lesson, slowest, s", "Memory of all, GB")
+        shown = [
+            (
+                row["students"],
+                row["threads"],
+                f"{row['seconds_to_a_server']:.0f}",
+                f"{row['seconds_of_the_slowest']:.0f}",
+                f"{row['hub_and_all_mb'] / 1000:.1f}",
+            )
+            for row in rows
+        ]
+        few, many = rows[0], rows[-1]
+        each = (many["hub_and_all_mb"] - few["hub_and_all_mb"]) / (many["students"] - few["students"]) / 1000
+        besides = max(0.0, few["hub_and_all_mb"] / 1000 - few["students"] * each)
+        work = max(row["cores"] * row["seconds_of_the_slowest"] / row["students"] for row in rows)  # core-seconds
+        greediest = max(self.cards, key=lambda name: self.lesson(name).memory or 0)
+        title, most = self.cards[many["lesson"]].title, (self.lesson(greediest).memory or 0) / 1000
+        server = many["largest_server_mb"] / 1000
+        waits = ", ".join(f"{CLASS * work / cores / 60:.1f} minutes on {cores} cores" for cores in MACHINES)
+        told = (
+            f"Measured with *{title}* at the `{many['preset']}` preset on {many['cores']} cores. Each student "
+            f"takes {each:.1f} GB and at most {work:.0f} seconds of a core, the hub itself {besides:.1f} GB. So {CLASS} "
+            f"students who all run it at once need {CLASS * each + besides:.0f} GB and, with cores as fast as these, "
+            f"wait {waits}. With the lesson that takes most memory, *{self.cards[greediest].title}*, plan for "
+            f"{CLASS * (most + server) + besides:.0f} GB."
+        )
+        return f"{table(header, shown, right=range(len(header)))}\n\n{textwrap.fill(told, 120)}"
+
     def parts(self) -> dict[str, Callable[[], str]]:
         """What makes each generated part of the guide, by its name in the markers."""
         plans = {one["id"]: one for one in self.entries() if isinstance(one, Mapping) and "id" in one}
-        return {name: functools.partial(self.plan, name) for name in plans} | {"needs": self.needs}
+        return {name: functools.partial(self.plan, name) for name in plans} | {"needs": self.needs, "hub": self.hub}
 
 
 def _clock(minutes: int) -> str:

@@ -3,6 +3,7 @@
 Needs jupyterhub, requests and websocket-client (requirements-teaching.txt), and configurable-http-proxy on the PATH
 (npm install -g configurable-http-proxy). ``HUB_STUDENTS="1 2 4"``, ``HUB_LESSON=clip`` and ``PFMCOURSE_PRESET`` choose
 what is tried. Each student logs in, has a server started, opens the lesson with its solutions and runs every cell.
+What was measured goes to docs/hub.json, of which `pfmcourse ledger --write` makes the table of the teacher's guide.
 """
 
 import contextlib
@@ -28,6 +29,7 @@ from pfmcourse.base import repository
 STUDENTS = [int(count) for count in os.environ.get("HUB_STUDENTS", "1 2 4").split()]
 LESSON = os.environ.get("HUB_LESSON", "clip")
 PASSWORD = "a password of the class"
+RECORD = repository() / "docs" / "hub.json"
 
 
 def free_port():
@@ -188,13 +190,17 @@ def test_a_class(count, tmp_path, report):
         assert [errors for _, _, errors in done] == [[]] * count
         for student in students:
             assert (tmp_path / student.name / "results.json").is_file()
-    report(
-        f"a class of {count}: {card.name}, {preset}",
-        cores=float(os.cpu_count() or 1),
-        threads=float(threads),
-        seconds_to_a_server=max(wait for wait, _, _ in done),
-        seconds_of_the_slowest=max(seconds for _, seconds, _ in done),
-        hub_and_all_mb=memory.most,
-        largest_kernel_mb=memory.kernel,
-        largest_server_mb=memory.server,
-    )
+    figures = {
+        "cores": os.cpu_count() or 1,
+        "threads": int(threads),
+        "seconds_to_a_server": round(max(wait for wait, _, _ in done), 1),
+        "seconds_of_the_slowest": round(max(seconds for _, seconds, _ in done), 1),
+        "hub_and_all_mb": round(memory.most),
+        "largest_kernel_mb": round(memory.kernel),
+        "largest_server_mb": round(memory.server),
+    }
+    report(f"a class of {count}: {card.name}, {preset}", **figures)
+    row = {"lesson": card.id, "preset": preset, "students": count, **figures}
+    rows = [one for one in json.loads(RECORD.read_text()) if one["students"] != count] if RECORD.is_file() else []
+    kept = sorted((one for one in (*rows, row) if one["lesson"] == card.id), key=lambda one: one["students"])
+    RECORD.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
