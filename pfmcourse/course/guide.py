@@ -317,7 +317,7 @@ class Planner:
         waits = ", ".join(f"{CLASS * work / cores / 60:.1f} minutes on {cores} cores" for cores in MACHINES)
         told = (
             f"Measured with *{title}* at the `{many['preset']}` preset on {many['cores']} cores. Each student "
-            f"takes {each:.1f} GB and at most {work:.0f} seconds of a core, the hub itself {besides:.1f} GB. So {CLASS} "
+            f"takes {each:.1f} GB and at most {work:.0f} seconds of a core, the hub {besides:.1f} GB. So {CLASS} "
             f"students who all run it at once need {CLASS * each + besides:.0f} GB and, with cores as fast as these, "
             f"wait {waits}. With the lesson that takes most memory, *{self.cards[greediest].title}*, plan for "
             f"{CLASS * (most + server) + besides:.0f} GB."

@@ -8,8 +8,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from pfmcourse import catalogue
-from pfmcourse.base import MissingPackage
+from pfmcourse import catalogue, plots
+from pfmcourse.base import MissingPackage, repository
 from pfmcourse.course import browser, slides
 
 LESSONS = catalogue.lessons()
@@ -191,6 +191,16 @@ def test_every_slide_of_a_lesson(lesson, lessons_decks, chrome):
         assert sorted(seen) == list(range(1, count + 1))
         assert 12 <= count <= 25
         assert wrong == []
+
+
+def test_the_colours_of_the_slides_have_contrast_enough():
+    style = (repository() / "slides" / "course" / "static" / "course.css").read_text(encoding="utf-8")
+    colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", style))
+    text = {name: colour for name, colour in colours.items() if name not in ("line", "panel")}
+    assert len(text) >= 10
+    for name, colour in text.items():
+        assert plots.contrast(colour) >= 4.5, name
+        assert plots.contrast(colour, colours["panel"]) >= 4.5, name
 
 
 def test_no_slide_is_a_page_of_code():
