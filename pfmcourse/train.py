@@ -15,9 +15,11 @@ Three decisions shape it:
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import math
 import signal
+import statistics
 import sys
 import threading
 import time
@@ -111,6 +113,14 @@ class History:
         """The steps and values of the rows that hold ``name``, ready to plot."""
         rows = [row for row in self.rows if name in row]
         return [int(row["step"]) for row in rows], [row[name] for row in rows]
+
+    def usual_rate(self) -> float:
+        """Units a second over the median stretch between two rows: a hiccup of the machine does not count."""
+        stretches = [
+            (after["step"] - before["step"]) / (after["seconds"] - before["seconds"])
+            for before, after in itertools.pairwise(self.rows)
+        ]
+        return self.units / self.steps * statistics.median(stretches) if stretches else self.units_per_second
 
     def to_json(self) -> str:
         """This history as JSON text."""

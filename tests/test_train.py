@@ -807,3 +807,12 @@ def test_forward_must_return_a_loss(output, message):
     model.forward = lambda batch: output
     with pytest.raises(CourseError, match=message):
         fit(model, numbers, TrainConfig(steps=1, precision="fp32"))
+
+
+def test_the_usual_rate_ignores_a_hiccup():
+    rows = [
+        {"step": step, "seconds": seconds} for step, seconds in ((1, 0.5), (11, 1.5), (21, 2.5), (31, 60.0), (41, 61.0))
+    ]
+    history = train.History(rows=rows, steps=41, units=41 * 8, seconds=61.0, units_per_second=41 * 8 / 61)
+    assert history.usual_rate() == pytest.approx(80)
+    assert train.History(rows=rows[:1], steps=1, units=8, units_per_second=16.0).usual_rate() == 16

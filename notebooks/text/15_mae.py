@@ -524,7 +524,7 @@ for part in shares:
     schedule = dataclasses.replace(recipes.get("mae").training(choices, data), seed=seed)
     history = fit(network, recipes.get("mae").batches(choices, data, seed), schedule)
     score = probe(lambda x, model=network: frozen(model, x), task, 100)
-    ablation[part] = (network.config.kept, history.units_per_second, score)
+    ablation[part] = (network.config.kept, history.usual_rate(), score)
 
 # %% slideshow={"slide_type": "-"}
 rows = [
@@ -798,6 +798,7 @@ plots.show(figure, "Mean squared error of hidden patches. " + ". ".join(written)
 # %% slideshow={"slide_type": "skip"}
 beit = long["beit"]
 codes: PatchCodes = beit.model.codes.cpu()
+pick = torch.Generator().manual_seed(1)
 some_letters = views.fractions(letters[torch.randperm(len(letters), generator=pick)[:1500]])
 counts = torch.bincount(codes.encode(some_letters).flatten(), minlength=len(codes.codes))
 frequent = counts.argsort(descending=True)
