@@ -106,7 +106,7 @@ def test_two_at_a_time_share_threads_and_gpus_and_one_failure_stays_alone(lesson
 def test_killed_lessons_leave_the_rest_alone_and_resume_runs_only_what_is_missing(
     lessons, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setenv("COLUMNS", "250")
+    monkeypatch.setattr(cli.console, "_width", 250)
     kill = "import signal\nprint('once')\nos.kill({}, signal.SIGKILL)"
     cards = lessons(
         good="print('good')",
@@ -281,7 +281,7 @@ def test_a_batch_that_is_killed_takes_its_lessons_along(lessons, tmp_path):
 
 
 def test_the_command_line_after_ctrl_c(lessons, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setattr(cli.console, "_width", 160)
     cards = lessons(a="", b="")
     ends = [running.INTERRUPTED, batch.NOT_STARTED]
     made = [batch._nothing(card, "smoke", tmp_path, error) for card, error in zip(cards, ends, strict=True)]

@@ -136,8 +136,10 @@ SLIDE = """() => {
         if (at.width && at.height && over > 1) out.push(`${one.tagName} “${one.textContent.trim().slice(0, 40)}”`);
         if (one.tagName === 'PRE' && one.scrollWidth > one.clientWidth + 1) out.push('printed lines are too wide');
     }
-    const prose = [...page.querySelectorAll('p:not(.kicker), li')].filter(one => !one.querySelector('p, li'));
-    const text = prose.map(one => one.innerText).join(' ');
+    const spoken = page.cloneNode(true);
+    spoken.querySelectorAll('mjx-container').forEach(one => one.replaceWith('formula'));
+    const prose = [...spoken.querySelectorAll('p:not(.kicker), li')].filter(one => !one.querySelector('p, li'));
+    const text = prose.map(one => one.textContent).join(' ');
     return {
         out,
         heading: page.querySelector('h1, h2, h3')?.textContent,
