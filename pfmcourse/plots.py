@@ -132,7 +132,7 @@ def _fold_titles(figure: Figure, canvas: FigureCanvasAgg) -> bool:
     for title in (text for axes in figure.axes for text in (axes.title, axes._left_title, axes._right_title)):
         box = title.get_window_extent(canvas.get_renderer())
         if title.get_text() and "\n" not in title.get_text() and box.x1 > room:
-            letters = int(len(title.get_text()) * (room - max(box.x0, 0)) / box.width) - 1
+            letters = int(0.9 * len(title.get_text()) * (room - max(box.x0, 0)) / box.width)  # letters differ in width
             title.set_text(textwrap.fill(title.get_text(), max(letters, 10)))
             folded = True
     return folded
