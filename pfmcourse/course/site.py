@@ -26,11 +26,10 @@ from nbformat import NotebookNode
 from pfmcourse import catalogue, timeline
 from pfmcourse.base import CourseError, MissingPackage, repository, unknown_name
 from pfmcourse.catalogue import Card
-from pfmcourse.course import reference, report, student
+from pfmcourse.course import formulas, reference, report, student
 from pfmcourse.course.run import read_notebook
 
-PACKAGES = ("sphinx", "myst_nb", "sphinx_book_theme", "sphinx-mathjax-offline")
-MATHJAX = "static/mathjax/tex-svg.js"  # in the last of these
+PACKAGES = ("sphinx", "myst_nb", "sphinx_book_theme", formulas.PACKAGE)
 INSTALL = "python -m pip install -r requirements-teaching.txt"
 MARK = ".pfmcourse_site"  # a file that says: this folder was built, and may be replaced
 MADE = (
@@ -418,7 +417,7 @@ def gather(folder: Path, cards: Mapping[str, Card] | None = None) -> None:
         _lesson(stage, card, rows.get(card.id), terms)
     shutil.copyfile(docs / "conf.py", folder / "conf.py")
     shutil.copytree(docs / "static", folder / "static")
-    mathjax = Path(next(iter(importlib.util.find_spec(PACKAGES[-1]).submodule_search_locations))) / MATHJAX
+    mathjax = formulas.script()
     (folder / "static" / "mathjax").mkdir()
     shutil.copyfile(mathjax, folder / "static" / "mathjax" / mathjax.name)
     shutil.copyfile(repository() / "slides" / "timeline.png", folder / "timeline.png")

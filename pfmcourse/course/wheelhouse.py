@@ -30,7 +30,7 @@ from pfmcourse.course import stick
 
 COMPRESSED = 0.6  # a wheel's share of what it unpacks to, rounded up
 NEVER = {".git", ".venv", "runs", "__pycache__", ".pytest_cache", ".ruff_cache", ".ipynb_checkpoints", ".benchmarks"}
-NEVER_BELOW = {"data/cache", "slides/built", "site/built"}
+NEVER_BELOW = {"data/cache", "slides/built", "docs/built"}
 NO_NETWORK = re.compile(
     r"NewConnectionError|NameResolutionError|Temporary failure in name resolution|getaddrinfo failed"
     r"|Network is unreachable|No route to host|Failed to establish a new connection|ConnectTimeoutError|ProxyError"
