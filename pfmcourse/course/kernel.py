@@ -3,16 +3,39 @@
 Notebooks name the kernel ``python3``. Which interpreter that is depends on the kernelspecs a machine happens to have:
 another environment may have registered one, or none may be there. A course must run with its own packages, so it asks
 for the current interpreter itself.
+
+A kernel's ports are chosen before its process binds them, so that any other process may take one in between, and the
+kernel dies at its start. On a machine that runs many kernels this does happen; starting again is the remedy.
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 
 NAME = "python3"
 LANGUAGE = "python"
+STARTS = 4  # how often a kernel is started before its failure is taken to be more than a lost port
+
+Result = TypeVar("Result")
+
+
+def lost_at_start(error: RuntimeError) -> bool:
+    """Whether ``error`` is how Jupyter's clients say that a kernel died, or kept silent, before its first answer."""
+    return str(error).startswith(("Kernel died before replying", "Kernel didn't respond"))
+
+
+def patiently(start: Callable[[], Result]) -> Result:
+    """``start()``, which starts a kernel; again, up to ``STARTS`` times, while the kernel is lost at its start."""
+    for _ in range(STARTS - 1):
+        try:
+            return start()
+        except RuntimeError as error:
+            if not lost_at_start(error):
+                raise
+    return start()
 
 
 def manager_class(environment: Mapping[str, str]) -> type[AsyncKernelManager]:

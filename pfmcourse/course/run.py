@@ -193,7 +193,8 @@ def execute(
         )
 
     path = str(notebook).replace("{", "{{").replace("}", "}}")  # papermill formats its paths
-    try:
+
+    def execute_cells() -> None:
         papermill.execute_notebook(
             path,
             path,
@@ -210,6 +211,9 @@ def execute(
             on_cell_start=before_cell,
             on_cell_error=on_error,
         )
+
+    try:
+        kernel.patiently(execute_cells)
     except PapermillExecutionError as error:
         if state["timed_out"]:
             return too_slow()
@@ -222,6 +226,13 @@ def execute(
         return (
             f"the Python process of the notebook died in a cell {where()}{_ending(state['exit'])}; most often the "
             "memory was full. Close other programs, or use a smaller preset: --preset smoke."
+        )
+    except RuntimeError as error:
+        if not kernel.lost_at_start(error):
+            raise
+        return (
+            f"the Python process of the notebook did not come up, {kernel.STARTS} times{_ending(state['exit'])}. "
+            "Find out what is missing with: pfmcourse doctor"
         )
     return too_slow() if state["timed_out"] else None
 

@@ -22,7 +22,7 @@ def command(cards: list[Card], jobs: int, sanitizer: Path | None = None) -> list
         "--nbval-current-env",  # the kernel of this Python, whatever "python3" means elsewhere on the machine
         *("--nbval-sanitize-with", str(sanitizer)),
         *("--nbval-cell-timeout", str(CELL_TIMEOUT), "--timeout", str(CELL_TIMEOUT + 60)),
-        *("-p", "no:cacheprovider"),
+        *("-p", "no:cacheprovider", "-p", "pfmcourse.course.nbval_kernel"),
         *parallel,
         *(str(card.notebook) for card in cards),
     ]

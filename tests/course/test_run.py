@@ -4,18 +4,23 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 
 import jupytext
 import nbformat
+import nbval.kernel
 import psutil
 import pytest
 from filelock import FileLock
+from jupyter_client.connect import LocalPortCache
+from jupyter_client.kernelspec import NoSuchKernel
 
 from pfmcourse import catalogue
 from pfmcourse.base import CourseError, UnknownName
+from pfmcourse.course import kernel, nbval_kernel
 from pfmcourse.course import run as running
 
 
@@ -258,3 +263,57 @@ def test_a_missing_and_a_damaged_notebook(tiny, go):
     card.notebook.unlink()
     with pytest.raises(CourseError, match="is missing"):
         go(card)
+
+
+@pytest.fixture
+def taken(monkeypatch):
+    """The first so many ports that kernels are given belong to another program: ``taken(2)``."""
+    held = []
+
+    def take(times):
+        choose = LocalPortCache.find_available_port
+        for _ in range(times):
+            held.append(socket.create_server(("127.0.0.1", 0)))
+        ports = iter([server.getsockname()[1] for server in held])
+        monkeypatch.setattr(
+            LocalPortCache, "find_available_port", lambda self, ip: next(ports, None) or choose(self, ip)
+        )
+
+    yield take
+    for server in held:
+        server.close()
+
+
+def test_a_kernel_whose_port_was_taken_is_started_again(tiny, go, taken):
+    taken(1)
+    run = go(tiny('print("left", left)'), "smoke")
+    assert run.ok, run.error
+    assert "left 2" in outputs(run)
+
+
+def test_a_kernel_that_never_comes_up(tiny, go, taken, monkeypatch):
+    monkeypatch.setattr(kernel, "STARTS", 2)
+    taken(10)
+    run = go(tiny(), "smoke")
+    assert "did not come up, 2 times (exit code 1)" in run.error and "pfmcourse doctor" in run.error
+
+
+def test_nbval_starts_a_lost_kernel_again(taken):
+    taken(1)
+    manager, client = nbval_kernel.start_new_kernel(kernel_name=nbval.kernel.CURRENT_ENV_KERNEL_NAME)
+    client.stop_channels()
+    manager.shutdown_kernel(now=True)
+    with pytest.raises(NoSuchKernel):
+        nbval_kernel.start_new_kernel(kernel_name="nobody")
+
+
+def test_other_errors_at_the_start_are_not_tried_again():
+    times = []
+
+    def start():
+        times.append(1)
+        raise RuntimeError("no such thing")
+
+    with pytest.raises(RuntimeError, match="no such thing"):
+        kernel.patiently(start)
+    assert len(times) == 1
