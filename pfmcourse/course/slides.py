@@ -74,7 +74,8 @@ def _copy_files(folder: Path) -> None:
     (folder / "mathjax").mkdir(exist_ok=True)
     shutil.copy(mathjax, folder / "mathjax")
     shutil.copy(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSansMono.ttf", folder)
-    shutil.copy(repository() / "slides" / TEMPLATE / "static" / "course.css", folder)
+    for file in ("course.css", "fit.js"):
+        shutil.copy(repository() / "slides" / TEMPLATE / "static" / file, folder)
 
 
 def _slide_type(cell: NotebookNode) -> str:
@@ -249,6 +250,6 @@ def print_decks(decks: list[Path]) -> list[Path]:
 
 
 def ready(page) -> None:
-    """Wait until a deck's formulas are set, its fonts are there and reveal.js has laid it out."""
-    page.wait_for_function("window.Reveal && Reveal.isReady() && window.MathJax && MathJax.startup")
-    page.evaluate("() => Promise.all([MathJax.startup.promise, document.fonts.ready])")
+    """Wait until a deck's formulas are set, its fonts are there, and reveal.js and fit.js have laid it out."""
+    page.wait_for_function("window.Reveal && Reveal.isReady() && window.fitted")
+    page.evaluate("() => window.fitted")

@@ -103,7 +103,7 @@ def test_a_deck(decks):
     assert "://" not in re.sub(r"data:[^\"]*|https?://(www\.w3\.org|reveal)", "", page.split("<body>")[0])
     index = decks.index.read_text(encoding="utf-8")
     assert 'href="01_tiny.html">A tiny lesson</a> (11 slides)' in index
-    for name in ("reveal.js/dist/reveal.js", "mathjax/tex-svg.js", "DejaVuSansMono.ttf", "course.css"):
+    for name in ("reveal.js/dist/reveal.js", "mathjax/tex-svg.js", "DejaVuSansMono.ttf", "course.css", "fit.js"):
         assert (deck.parent / "files" / name).is_file()
 
 
@@ -235,6 +235,44 @@ def test_the_walk_notices(tiny, tmp_path, chrome):
     assert gone["missing"] == 1 and gone["notes"] == "here" and not gone["raw"]
     assert any("nowhere.png" in one for one in wrong)
     assert any("asks another host: https://example.com/a.js" in one for one in wrong)
+
+
+def test_words_grow_where_a_slide_has_room(tiny, tmp_path, chrome):
+    pytest.importorskip("sphinx_revealjs")
+    card = tiny()
+    notebook = nbformat.read(card.notebook, as_version=4)
+    line = "    " + "x" * 108  # at a larger size it would be too wide
+    notebook.cells = [
+        words("# A tiny lesson", "slide"),
+        words("## Short\n\nfew words", "slide"),
+        words("## Long\n\n" + "\n".join(f"- line {number}" for number in range(14)), "slide"),
+        words(f"## Wide\n\nfew words\n\n{line}", "slide"),
+        words("## Picture\n\nwords beside it", "slide"),
+        code("draw()", outputs=[PICTURE]),
+    ]
+    nbformat.write(notebook, card.notebook)
+    deck = slides.build([card], tmp_path / "decks").decks[0]
+    sizes = "['p, li', 'pre', 'img'].map(one => Reveal.getCurrentSlide().querySelector(one)).map("
+    sizes += "one => one && (one.tagName == 'IMG' ? one.offsetHeight : parseFloat(getComputedStyle(one).fontSize)))"
+    with browser.window(chrome, slides.WIDTH, slides.HEIGHT) as (page, wrong):
+        page.goto(deck.as_uri())
+        slides.ready(page)
+        found = []
+        for _, slide in walk(page):
+            assert slide["out"] == []
+            found.append(page.evaluate(sizes))
+        assert wrong == []
+        page.goto(f"{deck.as_uri()}?print-pdf")
+        slides.ready(page)
+        printed = page.evaluate(
+            "[...document.querySelectorAll('.page:not(.title) :is(p, li:first-child)')].map("
+            "one => parseFloat(getComputedStyle(one).fontSize))"
+        )
+    _, (short, _, _), (long, _, _), (wide, code_size, _), (beside, _, picture) = found
+    assert short == 1.5 * 27 and long == 27
+    assert code_size == 18 and 27 < wide <= 1.3 * 27
+    assert beside > 27 and picture == 600
+    assert printed == [short, long, wide, beside]
 
 
 def test_the_speakers_view_opens_from_disk(lessons_decks, chrome):
