@@ -26,9 +26,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
+from matplotlib.textpath import TextPath
 from PIL import Image
 
 from pfmcourse.base import CourseError, unknown_name, write_atomically
@@ -763,7 +765,7 @@ def image_grid(
     lines = [_wrapped(str(name), max(wide, 48)) for name in titles] if titles is not None else [""] * len(pictures)
     caption = line * max(text.count("\n") + 1 for text in lines) + 4 if titles is not None else 0
     cell = max(wide, 48) if titles is not None else wide
-    before = 8 + max((round(6.3 * len(text)) for text in row_titles or []), default=-8)
+    before = 12 + max((_bold_width(text, 9) for text in row_titles or []), default=-12)
     head = 30 if title else 4
     width, height = before + columns * (cell + gap), head + rows * (size + caption + gap)
     with style():
@@ -792,6 +794,12 @@ def image_grid(
     show(figure, (f"{title}. {text}." if title else f"{text}.") if alt is None else alt)
 
 
+def _bold_width(text: str, size: float) -> int:
+    """Width in pixels of a bold text of ``size`` points."""
+    with style():
+        return math.ceil(TextPath((0, 0), text, size, FontProperties(weight="bold")).get_extents().x1 * DPI / 72)
+
+
 def _wrapped(text: str, pixels: float) -> str:
     """Text broken into at most three lines that fit ``pixels`` at the size of captions.
 
@@ -811,6 +819,15 @@ def _attention_size(
     cell = 46 if max(across, down) <= 10 else 17
     side = [7 * max((len(name) for name in names), default=0) for names in (rows, rows if columns is None else columns)]
     return max(300, cell * across + side[0] + (40 if cell == 46 else 90)), max(220, cell * down + side[1] + 60)
+
+
+def _with_blanks(token: str) -> str:
+    """A token with the blanks at its ends made visible, for they are part of it, and an empty one as a blank."""
+    inner = token.strip(" ")
+    if not inner:
+        return "␣" * max(len(token), 1)
+    before, after = token.split(inner, 1)
+    return "␣" * len(before) + inner + "␣" * len(after)
 
 
 @_figure(_attention_size)
@@ -845,7 +862,7 @@ def attention_map(
             said = f"{weight:.2f}".replace("0.", ".", 1) if 0.005 <= abs(weight) < 0.995 else f"{weight:.1f}"
             if abs(weight) >= 0.005:
                 axes.text(j, i, said, ha="center", va="center", color=ink, fontsize=8)
-    shown = [[name.replace(" ", "␣") or "␣" for name in names] for names in (rows, columns)]  # a blank is a token too
+    shown = [[_with_blanks(name) for name in names] for names in (rows, columns)]
     axes.set_xticks(range(len(columns)), shown[1], rotation=90 if max(map(len, columns)) > 3 else 0)
     axes.set_yticks(range(len(rows)), shown[0])
     axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
@@ -945,7 +962,7 @@ def bars(
                 ha="right" if mean < 0 else "left",
                 va="center",
                 fontsize=9,
-                zorder=4,
+                zorder=6,  # above the lines of baselines
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.85},
             )
             reach += [end, low]

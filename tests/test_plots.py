@@ -138,6 +138,25 @@ def test_each_figure_is_one_png_with_alt_text(notebook, name):
     assert picture(own[0])[1] == "My own words about it, in a sentence."
 
 
+def test_row_titles_of_a_grid_keep_clear_of_the_pictures(monkeypatch):
+    shown = []
+    monkeypatch.setattr(plots, "show", lambda figure, alt: shown.append(figure))
+    titles = ["WWWWMMMM", "guessed", "i"]
+    plots.image_grid(torch.rand(3, 1, 8, 8), columns=1, row_titles=titles, title="Rows")
+    (figure,) = shown
+    figure.canvas.draw()
+    edge = min(image.get_window_extent().x0 for image in figure.axes[0].images)
+    named = [text.get_window_extent().x1 for text in figure.axes[0].texts if text.get_text() in titles]
+    assert len(named) == 3 and edge - 20 < max(named) < edge
+
+
+def test_an_attention_map_shows_the_blanks_at_the_ends_of_tokens():
+    _, axes = plots.panels()
+    names = ["king", " my", "to be ", " ", ""]
+    plots.attention_map(torch.eye(5), names, axes=axes)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["king", "␣my", "to be␣", "␣", "␣"]
+
+
 @pytest.mark.parametrize("name", ["loss_curve", "bars", "lines", "attention_map", "embedding_map"])
 def test_figures_draw_into_given_axes_without_showing(notebook, name):
     figure, axes = plots.panels(1, 2)

@@ -798,7 +798,7 @@ knobs = {
 likeliest = scores[0].topk(10).indices
 plots.attention_map(
     torch.cat([filtered(scores, **how)[:, likeliest] for how in knobs.values()]),
-    [name.replace(" ", "\u00a0") for name in knobs],  # a plain space would show as a token's
+    list(knobs),
     [pieces[piece] for piece in likeliest.tolist()],
     title=f"What comes after “{beginning.splitlines()[1]}”",
 )
@@ -884,8 +884,8 @@ chance = {  # attention that is spread evenly
 }
 
 # %% slideshow={"slide_type": "fragment"}
-rows = [f"layer\u00a0{layer + 1}" for layer in range(weights.shape[0])]
-columns = [f"head\u00a0{head + 1}" for head in range(weights.shape[2])]
+rows = [f"layer {layer + 1}" for layer in range(weights.shape[0])]
+columns = [f"head {head + 1}" for head in range(weights.shape[2])]
 figure, axes = plots.panels(1, 2, width=760, height=300)
 said, strongest = [], {}
 for panel, (name, table) in zip(axes, habits.items(), strict=True):

@@ -187,7 +187,11 @@ def sketch(axes, colours, title):
 away = distances(drawn, torch.tensor([2]), 4)
 figure, row = plots.panels(1, 4, width=760, height=150)
 for rounds, axes in enumerate(row):
-    sketch(axes, [plots.ORANGE if far <= rounds else "white" for far in away], f"{rounds} rounds")
+    sketch(
+        axes,
+        [plots.ORANGE if far <= rounds else "white" for far in away],
+        f"{rounds} round{'s' * (rounds != 1)}",
+    )
 reached = [int((away <= rounds).sum()) for rounds in range(4)]
 plots.show(
     figure,
@@ -1022,7 +1026,7 @@ print(f"{middle} labels: from scratch minus frozen, draw by draw: {margin}")
 # -->
 #
 # <!-- notes
-# Come back to guesses 1 and 3. Let the class first say which colour is on which side.
+# Come back to guesses 1 and 3. Let the class first say which bar is on which side.
 # -->
 
 # %% slideshow={"slide_type": "skip"}
@@ -1044,11 +1048,23 @@ relative = {
     name: {title: against_random(name, f"frozen, {title}", at[name]) for title in ways.values()}
     for name in properties
 }
-plots.bars(
-    relative,
-    percent=True,
-    xlabel=f"change of the error against a random GIN, {middle} labels",
-    title="Which question helps, and where?",
+figure, axes = plots.panels(2, 2, width=900, height=460)
+reach = 1.4 * max(abs(value) for values in relative.values() for value in values.values())
+for panel, (name, values) in zip(axes.flat, relative.items(), strict=True):
+    plots.bars(values, percent=True, title=name, axes=panel)
+    panel.set_xlim(-reach, reach)
+for panel in axes[:, 1]:
+    panel.set_yticklabels([])
+for panel in axes[1]:
+    panel.set_xlabel("change of the error against a random GIN")
+said = [
+    f"{name}: " + ", ".join(f"{title} {value:+.0%}" for title, value in values.items())
+    for name, values in relative.items()
+]
+plots.show(
+    figure,
+    f"Change of the error against a random GIN, {middle} labels, for four properties and five "
+    f"pretraining tasks. {'; '.join(said)}.",
 )
 for name, values in relative.items():
     for title, value in values.items():

@@ -13,7 +13,7 @@ from nbformat import NotebookNode
 
 from pfmcourse.catalogue import Card
 from pfmcourse.course import student
-from pfmcourse.course.notebooks import cell_id
+from pfmcourse.course.notebooks import cell_id, taken_up
 from pfmcourse.course.parameters import TAG, tags
 
 SECTIONS = (
@@ -156,7 +156,7 @@ def parameters_cell(notebook: NotebookNode, card: Card) -> Iterator[str]:
 
 @rule
 def execution(notebook: NotebookNode, card: Card) -> Iterator[str]:
-    """It was run once, from top to bottom, without an error."""
+    """It was run once, from top to bottom, without an error, and every training in one go."""
     counts = [cell.execution_count for cell in _code(notebook)]
     if counts != list(range(1, len(counts) + 1)):
         yield f"the execution counts are {counts}, not 1 to {len(counts)}"
@@ -164,6 +164,8 @@ def execution(notebook: NotebookNode, card: Card) -> Iterator[str]:
         for output in cell.get("outputs", []):
             if output.output_type == "error":
                 yield f"cell {number} shows an error: {output.ename}"
+    for number in taken_up(notebook):
+        yield f"cell {number} took up an interrupted training; make the notebook again"
 
 
 @rule

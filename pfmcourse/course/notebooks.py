@@ -4,6 +4,7 @@ Making one twice gives the same file but for what the cells print: cell ids come
 place, and nothing about the clock or the machine goes into the metadata.
 """
 
+import json
 import time
 from pathlib import Path
 
@@ -20,6 +21,7 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": kernel.LANGUAGE, "name": kernel.NAME},
     "language_info": {"file_extension": ".py", "name": "python", "pygments_lexer": "ipython3"},
 }
+TAKEN_UP = "resumed at step"  # what a training says then
 WIDGET = "application/vnd.jupyter.widget-view+json"  # shows nothing without its live kernel
 
 
@@ -56,6 +58,12 @@ def tidy(notebook: NotebookNode, lesson: str) -> NotebookNode:
     return notebook
 
 
+def taken_up(notebook: NotebookNode) -> list[int]:
+    """The cells whose training took up an interrupted run: their times and speeds are those of no run."""
+    said = (json.dumps(cell.get("outputs", []), ensure_ascii=False) for cell in notebook.cells)
+    return [number for number, outputs in enumerate(said) if TAKEN_UP in outputs]
+
+
 def retell(card: catalogue.Card) -> NotebookNode:
     """Take the words and the metadata of the lesson's text into its notebook; the outputs stay, for no code changed.
 
@@ -82,7 +90,8 @@ def build(
     """Execute the lesson's text at the laptop preset; if all is well, replace its notebook and its row in the ledger.
 
     It runs with ``PFMCOURSE_OFFLINE=1``, in a folder of its own under ``output`` (default ``runs/``), where a failed
-    attempt stays to be looked at; the notebook and the ledger are then untouched.
+    attempt stays to be looked at; the notebook and the ledger are then untouched. So they are when a training took up
+    an interrupted run, which raises CourseError.
     """
     notebook = pairing.read_text(card.text)
     notebook.metadata = nbformat.from_dict(METADATA)
@@ -113,6 +122,11 @@ def build(
             write_html(executed, html)
             return run
         made = tidy(read_notebook(executed), card.id)
+        if taken_up(made):
+            raise CourseError(
+                f"a training in cell {taken_up(made)[0]} took up an interrupted run, so its times are not those of "
+                "one run. It is complete now: make the notebook again."
+            )
         found = pairing.difference(made, pairing.read_text(card.text))
         if found:
             raise CourseError(f"text/{card.text.name} was changed while it was executed ({found}). Run it again.")

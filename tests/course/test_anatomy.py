@@ -63,6 +63,10 @@ def tag_silent_cell(notebook):
     find(notebook, "from standin").metadata["tags"] = ["nbval-check-output"]
 
 
+def resumed_output(notebook):
+    find(notebook, "lesson.finish")["outputs"] = [nbformat.v4.new_output("stream", text="9 steps · resumed at step 3")]
+
+
 def swap_sections(notebook):
     one, other = find(notebook, "## By hand"), find(notebook, "## The data")
     one.source, other.source = other.source, one.source
@@ -79,6 +83,7 @@ BREAKING = [
     ("parameters_cell", edit("from standin", 'Lesson("tiny"', 'Lesson("other"')),
     ("execution", lambda notebook: find(notebook, "lesson.finish").__setitem__("execution_count", None)),
     ("execution", error_output),
+    ("execution", resumed_output),
     ("ids", lambda notebook: notebook.cells[4].__setitem__("id", "abc")),
     ("metadata", lambda notebook: notebook.metadata.pop("kernelspec")),
     ("metadata", each_cell(lambda cell: cell.metadata.__setitem__("papermill", {}))),

@@ -44,6 +44,14 @@ def test_a_text_without_a_parameters_cell(tiny, tmp_path):
         notebooks.build(card, output=tmp_path)
 
 
+def test_a_training_that_took_up_an_interrupted_run_makes_no_notebook(tiny, tmp_path):
+    card = tiny('print("Pretraining nnlm: 9 steps · resumed at step 3")')
+    before = card.notebook.read_bytes()
+    with pytest.raises(CourseError, match="took up an interrupted run"):
+        notebooks.build(card, output=tmp_path)
+    assert card.notebook.read_bytes() == before
+
+
 def test_streams_are_joined_and_widgets_dropped():
     def stream(name, text):
         return nbformat.v4.new_output("stream", name=name, text=text)
