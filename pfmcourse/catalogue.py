@@ -83,17 +83,26 @@ def _read_card(entry: object, where: Path) -> Card:
     return Card(**values)
 
 
-def lessons(where: Path | None = None) -> dict[str, Card]:
-    """Every lesson by its id, in the order of the course. ``where`` is a folder with a lessons.yaml."""
-    path = (where or folder()) / "lessons.yaml"
+def yaml_list(path: Path, of: str, fields: str) -> list[Any]:
+    """The entries of a YAML file that lists things of the course. Raises CourseError where it is missing or no list.
+
+    ``of`` says what it lists, and ``fields`` how an entry begins, as in ``- id: ...``.
+    """
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8")) or []
     except FileNotFoundError:
-        raise CourseError(f"{path} is missing: it lists the lessons. Restore it with: git checkout {path}") from None
+        raise CourseError(f"{path} is missing: it lists the {of}. Restore it with: git checkout {path}") from None
     except yaml.YAMLError as error:
         raise CourseError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(entries, list):
-        raise CourseError(f"{path} should be a list, one `- id: ...` for each lesson.")
+        raise CourseError(f"{path} should be a list of the {of}, each beginning with `{fields}`.")
+    return entries
+
+
+def lessons(where: Path | None = None) -> dict[str, Card]:
+    """Every lesson by its id, in the order of the course. ``where`` is a folder with a lessons.yaml."""
+    path = (where or folder()) / "lessons.yaml"
+    entries = yaml_list(path, "lessons", "- id: ...")
     cards = sorted((_read_card(entry, path) for entry in entries), key=lambda card: card.number)
     for field in ("id", "number"):
         values = [getattr(card, field) for card in cards]

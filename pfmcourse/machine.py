@@ -54,6 +54,14 @@ def _leave_in_order() -> None:
     atexit.register(leave)
 
 
+def generator_of(*numbers: int) -> torch.Generator:
+    """Random numbers on the CPU that depend on all of ``numbers``: a seed and an epoch, say."""
+    seed = 0
+    for number in numbers:
+        seed = seed * 1_000_003 + number
+    return torch.Generator().manual_seed(seed)
+
+
 def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and torch (all devices)."""
     random.seed(seed)

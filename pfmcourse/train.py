@@ -35,7 +35,15 @@ from torch import Tensor, nn
 
 from pfmcourse.base import CourseError, replace_fields, write_atomically
 from pfmcourse.checkpoint import Checkpoint, fingerprint
-from pfmcourse.machine import bf16_is_faster, device, mix_seed, peak_memory_mb, seed_everything, seed_torch
+from pfmcourse.machine import (
+    bf16_is_faster,
+    device,
+    generator_of,
+    mix_seed,
+    peak_memory_mb,
+    seed_everything,
+    seed_torch,
+)
 from pfmcourse.optimizers import hidden_matrices, make_optimizers, schedule
 
 __all__ = [
@@ -46,6 +54,7 @@ __all__ = [
     "bf16_is_faster",
     "device",
     "fit",
+    "generator_of",
     "hidden_matrices",
     "make_optimizers",
     "map_tensors",

@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pfmcourse import catalogue
 from pfmcourse.base import CourseError, repository, unknown_name
 from pfmcourse.course.run import read_notebook
@@ -156,15 +154,7 @@ class Planner:
 
     def entries(self) -> list[Mapping[str, Any]]:
         """The plans as the file has them."""
-        try:
-            entries = yaml.safe_load(self.path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise CourseError(f"{self.path} is missing: it holds the plans of the teacher's guide.") from None
-        except yaml.YAMLError as error:
-            raise CourseError(f"{self.path} is not valid YAML: {error}") from None
-        if not isinstance(entries, list):
-            raise CourseError(f"{self.path} should be a list, one `- id: ...` for each plan.")
-        return entries
+        return catalogue.yaml_list(self.path, "plans of the teacher's guide", "- id: ...")
 
     def block(self, entry: object, where: str, per_slide: float) -> Block:
         """One block, with its minutes."""

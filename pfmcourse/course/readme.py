@@ -19,7 +19,7 @@ COMMAND = "pfmcourse ledger --write"
 def table(header: Iterable[str], rows: Iterable[Iterable[object]], right: Iterable[int] = ()) -> str:
     """A markdown table; ``right`` numbers the columns that are aligned to the right."""
     header, right = list(header), set(right)
-    rule = ["---:" if number in right else "---" for number in range(len(header))]
+    rule = ["---:" if number in right else ":---" for number in range(len(header))]
     lines = [header, rule, *[[str(value).replace("|", "\\|").replace("\n", " ") for value in row] for row in rows]]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -20,13 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import nbformat
-import yaml
 from nbformat import NotebookNode
 
 from pfmcourse import catalogue, timeline
 from pfmcourse.base import CourseError, MissingPackage, repository, unknown_name
 from pfmcourse.catalogue import Card
 from pfmcourse.course import formulas, reference, report, student
+from pfmcourse.course.readme import table
 from pfmcourse.course.run import read_notebook
 
 PACKAGES = ("sphinx", "myst_nb", "sphinx_book_theme", formulas.PACKAGE)
@@ -66,12 +66,7 @@ def glossary(path: Path | None = None, lessons: Iterable[str] | None = None) -> 
     """
     path = path or repository() / "docs" / "glossary.yaml"
     known = list(catalogue.lessons() if lessons is None else lessons)
-    try:
-        rows = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, yaml.YAMLError) as error:
-        raise CourseError(f"the glossary {path} cannot be read: {error}") from None
-    if not isinstance(rows, list):
-        raise CourseError(f"the glossary {path} should be a list, one `- term: ...` for each term.")
+    rows = catalogue.yaml_list(path, "terms of the glossary", "- term: ...")
     found: dict[str, Term] = {}
     for row in rows:
         where = f"{path.name}, term {row.get('term', '?')!r}" if isinstance(row, Mapping) else f"{path.name}, {row!r}"
@@ -94,14 +89,8 @@ def glossary(path: Path | None = None, lessons: Iterable[str] | None = None) -> 
 
 
 def _plain(text: str) -> str:
-    """``text`` as markdown that shows just that."""
-    return re.sub(r"([\\`*_{}\[\]<>|$#~])", r"\\\1", str(text).replace("\n", " "))
-
-
-def _table(header: Iterable[str], rows: Iterable[Iterable[str]], right: Iterable[int] = ()) -> str:
-    header, right = list(header), set(right)
-    rule = ["---:" if number in right else ":---" for number in range(len(header))]
-    return "\n".join(f"| {' | '.join(line)} |" for line in [header, rule, *rows])
+    """``text`` as markdown that shows just that; of ``|`` the tables take care."""
+    return re.sub(r"([\\`*_{}\[\]<>$#~])", r"\\\1", str(text).replace("\n", " "))
 
 
 def _link(card: Card, to: str = "lessons/") -> str:
@@ -159,8 +148,8 @@ def _history(cards: Mapping[str, Card]) -> str:
             )
             for one in members
         ]
-        table = _table(("Year", "System", "Idea, and the paper", "Answers", "Built in"), rows)
-        lines += [f"### {modality.capitalize()}", "", ":::{container} history", table, ":::", ""]
+        listed = table(("Year", "System", "Idea, and the paper", "Answers", "Built in"), rows)
+        lines += [f"### {modality.capitalize()}", "", ":::{container} history", listed, ":::", ""]
     return "\n".join(lines)
 
 
@@ -182,7 +171,7 @@ def _results(cards: Mapping[str, Card], rows: Mapping[str, Mapping]) -> str:
         )
         for card in measured
     ]
-    lines = [_table(("", "Lesson", "Seconds", "Claims held", "Measured"), overview, right=(2, 3)), ""]
+    lines = [table(("", "Lesson", "Seconds", "Claims held", "Measured"), overview, right=(2, 3)), ""]
     words = {True: "held", False: "failed", None: "skipped"}
     for card in measured:
         row = rows[card.id]
@@ -197,9 +186,9 @@ def _results(cards: Mapping[str, Card], rows: Mapping[str, Mapping]) -> str:
             f"{_link(card)}, preset `{row['preset']}`, seed {row['seed']}: {row['seconds']:.0f} seconds on "
             f"{_machine(row) or 'an unknown machine'}{peak}.",
             *("", "### Numbers", "") * bool(metrics),
-            _table(("Name", "Value", "Unit", "Note"), metrics, right=(1,)) if metrics else "",
+            table(("Name", "Value", "Unit", "Note"), metrics, right=(1,)) if metrics else "",
             *("", "### Claims", "") * bool(claims),
-            _table(("", "Claim", "Detail"), claims) if claims else "",
+            table(("", "Claim", "Detail"), claims) if claims else "",
             "",
         ]
     return "\n".join(lines)
@@ -224,9 +213,9 @@ def _glossary(terms: list[Term], cards: Mapping[str, Card]) -> dict[str, str]:
         for one in sorted(terms, key=lambda one: one.zh.encode("gbk", errors="replace"))
     ]
     return {
-        "by_lesson": "## By lesson\n\n" + _table(("Lesson", "Terms"), of_lesson),
+        "by_lesson": "## By lesson\n\n" + table(("Lesson", "Terms"), of_lesson),
         "terms": f"## Terms\n\n```{{glossary}}\n{entries}```",
-        "chinese": "## Chinese to English\n\n:::{container} narrow\n" + _table(("中文", "English"), chinese) + "\n:::",
+        "chinese": "## Chinese to English\n\n:::{container} narrow\n" + table(("中文", "English"), chinese) + "\n:::",
     }
 
 
@@ -252,7 +241,7 @@ def _reference(stage: Path) -> str:
             text += f"\nModules\n-------\n\n{listed}\n\n.. toctree::\n   :hidden:\n\n{pages}\n"
         (folder / f"{name}.rst").write_text(text, encoding="utf-8")
     first = ["pfmcourse", *inside("pfmcourse")]
-    listed = _table(
+    listed = table(
         ("Module", "What it is"),
         [(f"[{name}](reference/{name}.rst)", reference.sentence(modules[name])) for name in first],
     )
@@ -399,7 +388,7 @@ def _data(stage: _Stage) -> None:
         (f"`{name}`", ", ".join(_link(card) for card in stage.cards.values() if name in card.data))
         for name in dict.fromkeys(name for card in stage.cards.values() for name in card.data)
     ]
-    lessons = "## Which lesson uses what\n\n" + _table(("Data", "Lessons"), used) + "\n\n## Licences"
+    lessons = "## Which lesson uses what\n\n" + table(("Data", "Lessons"), used) + "\n\n## Licences"
     stage.write("data.md", text, source)
     page = stage.folder / "data.md"
     page.write_text(page.read_text(encoding="utf-8").replace("## Licences", lessons, 1), encoding="utf-8")

@@ -17,7 +17,7 @@ from pfmcourse.models.bert import BERT, BERTConfig, MaskedText
 from pfmcourse.nn.masking import IGNORED, mask_tokens
 from pfmcourse.recipes import Recipe
 from pfmcourse.recipes.gpt import Text, corpus, training
-from pfmcourse.train import Batches, map_tensors
+from pfmcourse.train import Batches, generator_of, map_tensors
 
 ASKED = 0.15  # share of the tokens that are hidden when models are compared, however they were trained
 
@@ -114,27 +114,20 @@ def _begins(config: BERTRun, stream: Tensor, start: int = 0) -> Tensor:
     return torch.arange(start, len(stream) - config.context, room)
 
 
-def _generator(*numbers: int) -> torch.Generator:
-    seed = 0
-    for number in numbers:
-        seed = seed * 1_000_003 + number
-    return torch.Generator().manual_seed(seed)
-
-
 def _batches(config: BERTRun, data: Text, seed: int) -> Batches:
     stream = data.train
     per_epoch = max(1, (len(_begins(config, stream)) - 1) // config.batch)
 
     @functools.lru_cache(maxsize=1)
     def order(epoch: int) -> tuple[int, Tensor]:
-        generator = _generator(seed, epoch)
+        generator = generator_of(seed, epoch)
         start = int(torch.randint(config.context - 2, (1,), generator=generator)) if config.dynamic else 0
         return start, torch.randperm(len(_begins(config, stream, start)), generator=generator)
 
     @functools.cache
     def made_once() -> MaskedText:
         """BERT wrote its examples to a file before training: the same pairs with the same holes in every epoch."""
-        return examples(config, stream, _begins(config, stream), _generator(seed))
+        return examples(config, stream, _begins(config, stream), generator_of(seed))
 
     def batch(step: int, generator: torch.Generator) -> MaskedText:
         epoch, position = divmod(step, per_epoch)
@@ -152,7 +145,7 @@ def masked_loss(config: BERTRun, data: Text, model: BERT, part: str, rows: int =
     """Loss on the hidden tokens (nats each) of a held-out part's running text; the same holes for every model."""
     alike = BERTRun(context=config.context, vocab=config.vocab, share=ASKED, next_sentence=False)
     stream = getattr(data, part)
-    batch = examples(alike, stream, _begins(alike, stream)[: config.measured or None], _generator(0))
+    batch = examples(alike, stream, _begins(alike, stream)[: config.measured or None], generator_of(0))
     where, total, count = model.tokens.weight.device, 0.0, 0
     for at in range(0, len(batch.tokens), rows):
         piece = map_tensors(batch, lambda tensor, at=at: tensor[at : at + rows].to(where))
@@ -167,7 +160,7 @@ def next_sentence_accuracy(config: BERTRun, data: Text, model: BERT, part: str, 
     """How often it knows whether the second segment follows the first, on pairs of a held-out part, without holes."""
     stream = getattr(data, part)
     begins = _begins(config, stream)[: config.measured or None]
-    tokens, segments, follows = _pairs(config, stream, begins, _generator(0))
+    tokens, segments, follows = _pairs(config, stream, begins, generator_of(0))
     where, right = model.tokens.weight.device, 0
     for at in range(0, len(tokens), rows):
         here = slice(at, at + rows)

@@ -15,7 +15,7 @@ from pfmcourse import evaluate
 from pfmcourse.data import python_source, shakespeare, subwords
 from pfmcourse.models.gpt import GPT, GPTConfig, LabelledText
 from pfmcourse.recipes import Recipe
-from pfmcourse.train import Batches, TrainConfig
+from pfmcourse.train import Batches, TrainConfig, generator_of
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def windows(tokens: Int[Tensor, " time"], length: int, batch: int, seed: int, st
 
 @functools.lru_cache(maxsize=4)
 def _epoch(tokens: int, stride: int, seed: int, epoch: int) -> tuple[int, Tensor]:
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    generator = generator_of(seed, epoch)
     start = int(torch.randint(min(stride, max(1, tokens - stride - 1)), (1,), generator=generator))
     return start, torch.randperm((tokens - 1 - start) // stride, generator=generator)
 

@@ -22,7 +22,7 @@ from pfmcourse.models.nnlm import NNLM, NNLMConfig
 from pfmcourse.models.word2vec import CBOW, SkipGram, TextBlocks, Word2Vec, Word2VecConfig
 from pfmcourse.nn.negative_sampling import draw_noise, expected_loss, keep_probability, noise_distribution
 from pfmcourse.recipes import Recipe
-from pfmcourse.train import Batches, TrainConfig
+from pfmcourse.train import Batches, TrainConfig, generator_of
 
 UNKNOWN, START = "<unk>", "<s>"
 
@@ -101,11 +101,6 @@ def similarity(data: Corpus, vectors: Float[Tensor, "vocab dim"]) -> dict[str, f
     }
 
 
-def _epoch_generator(seed: int, epoch: int) -> torch.Generator:
-    """The same draw for the same seed and epoch, another one for any other."""
-    return torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-
-
 # Word2Vec: skip-gram and CBOW ----------------------------------------------------------------------------------------
 
 
@@ -139,7 +134,7 @@ def _steps_per_epoch(config: Word2VecRun, data: Corpus) -> int:
 def epoch_stream(config: Word2VecRun, data: Corpus, seed: int, epoch: int) -> Stream:
     """The words that survive subsampling in one epoch: another draw each time, the same for the same seed."""
     stream = data.known(data.train)
-    generator = _epoch_generator(seed, epoch)
+    generator = generator_of(seed, epoch)
     keep = (
         torch.rand(len(stream), generator=generator)
         < keep_probability(data.known_counts, config.subsample)[stream.words]
@@ -297,7 +292,7 @@ def _nnlm_batches(config: NNLMRun, data: Corpus, seed: int) -> Batches:
 
     @functools.lru_cache(maxsize=1)
     def order(epoch: int) -> Tensor:
-        return torch.randperm(len(windows), generator=_epoch_generator(seed, epoch))
+        return torch.randperm(len(windows), generator=generator_of(seed, epoch))
 
     def batch(step: int, generator: torch.Generator) -> Tensor:
         epoch, position = divmod(step, per_epoch)
@@ -381,7 +376,7 @@ def _glove_batches(config: GloVeRun, data: Corpus, seed: int) -> Batches:
 
     @functools.lru_cache(maxsize=1)
     def shuffled(epoch: int) -> tuple[Tensor, Tensor]:
-        order = torch.randperm(len(table["count"]), generator=_epoch_generator(seed, epoch))
+        order = torch.randperm(len(table["count"]), generator=generator_of(seed, epoch))
         return table["words"][order], table["count"][order]
 
     def batch(step: int, generator: torch.Generator) -> Counts:
