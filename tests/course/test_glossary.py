@@ -74,7 +74,7 @@ GOOD = "- {term: patch, zh: 图像块, lesson: vit, definition: A square.}\n"
         (GOOD.replace("}", ", alias: [x]}"), "Did you mean 'aliases'"),
         (GOOD.replace("}", ", also_in: [x]}"), "unknown lesson 'x'"),
         ("patch", "should be a list"),
-        ("- [", "cannot be read"),
+        ("- [", "not valid YAML"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path, text, message):
