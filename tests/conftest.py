@@ -1,7 +1,11 @@
 """Every test runs offline, on one thread, with the shapes in the annotations checked as it goes."""
 
 import os
+import signal
 import sys
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in a shell's background: Ctrl+C has tests of its own
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ["PFMCOURSE_OFFLINE"] = "1"
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):

@@ -653,8 +653,8 @@ def guesses(text, both_sides=True):
 
 
 def likeliest(text, both_sides=True):
-    """The five likeliest tokens with their probabilities, as text."""
-    p, tokens = guesses(text, both_sides).topk(5)
+    """The four likeliest tokens with their probabilities, as text."""
+    p, tokens = guesses(text, both_sides).topk(4)
     pieces = [readable([token]).strip() for token in tokens]
     names = [f"“{piece}”" if piece else "(new line)" for piece in pieces]
     return ", ".join(f"{name} {x:.0%}" for name, x in zip(names, p.tolist(), strict=True))

@@ -1075,7 +1075,7 @@ for name, values in relative.items():
     change = against_random(name, "frozen, live", at[name])
     lesson.record(f"{name}_live", change, "change against a random GIN", f"{at[name]} labels")
 
-# %% [markdown] slideshow={"slide_type": "fragment"}
+# %% [markdown] slideshow={"slide_type": "subslide"}
 # **Negative transfer.** Predicting **properties** is ahead everywhere, and clearly so on logP. The
 # others bring nothing that stands out from the luck of the draws (a few percent, see the tables),
 # and **context prediction** does harm, most of all to logP: what it taught is worth less than

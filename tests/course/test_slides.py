@@ -136,6 +136,20 @@ SLIDE = """() => {
         if (at.width && at.height && over > 1) out.push(`${one.tagName} “${one.textContent.trim().slice(0, 40)}”`);
         if (one.tagName === 'PRE' && one.scrollWidth > one.clientWidth + 1) out.push('printed lines are too wide');
     }
+    // words that lie on a picture, line by line as they are drawn
+    for (const words of page.querySelectorAll('h1, h2, h3, p, li, td, pre')) {
+        const range = document.createRange();
+        range.selectNodeContents(words);
+        const lines = [...range.getClientRects()].filter(one => one.width > 1);
+        for (const image of page.querySelectorAll('img')) {
+            const at = image.getBoundingClientRect();
+            const share = Math.min(at.width / image.naturalWidth, at.height / image.naturalHeight);
+            const side = (at.width - share * image.naturalWidth) / 2;  // object-fit: contain leaves a margin
+            if (lines.some(one => one.right > at.left + side + 1 && one.left < at.right - side - 1
+                && one.bottom > at.top + 4 && one.top < at.bottom - 4))
+                out.push(`${words.tagName} “${words.textContent.trim().slice(0, 40)}” lies on a picture`);
+        }
+    }
     const spoken = page.cloneNode(true);
     spoken.querySelectorAll('mjx-container').forEach(one => one.replaceWith('formula'));
     const prose = [...spoken.querySelectorAll('p:not(.kicker), li')].filter(one => !one.querySelector('p, li'));
@@ -223,15 +237,18 @@ def test_the_walk_notices(tiny, tmp_path, chrome):
         words("## Wide\n\n    " + "x" * 300, "slide"),
         words("## Gone\n\n![there](nowhere.png) $x^2$\n<!-- notes here -->", "slide"),
         words("## Elsewhere\n\n<script src='https://example.com/a.js'></script>", "slide"),
+        words("## On it\n\n<p style='position: absolute; left: 900px; top: 200px'>words</p>", "slide"),
+        code("draw()", outputs=[PICTURE]),
     ]
     nbformat.write(notebook, card.notebook)
     deck = slides.build([card], tmp_path / "decks").decks[0]
     with browser.window(chrome, slides.WIDTH, slides.HEIGHT) as (page, wrong):
         page.goto(deck.as_uri())
         slides.ready(page)
-        _, long, wide, gone, _ = (slide for _, slide in walk(page))
+        _, long, wide, gone, _, on_it = (slide for _, slide in walk(page))
     assert long["out"] and long["words"] == 600 and not long["notes"]
     assert "printed lines are too wide" in wide["out"]
+    assert "P “words” lies on a picture" in on_it["out"]
     assert gone["missing"] == 1 and gone["notes"] == "here" and not gone["raw"]
     assert any("nowhere.png" in one for one in wrong)
     assert any("asks another host: https://example.com/a.js" in one for one in wrong)

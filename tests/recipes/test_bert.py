@@ -15,6 +15,7 @@ from pfmcourse.nn.masking import IGNORED
 from pfmcourse.recipes import bert
 from pfmcourse.recipes.bert import SPECIAL, BERTRun, Tokens
 from pfmcourse.recipes.gpt import Text
+from pfmcourse.train import generator_of
 
 VOCAB = 400
 SPECIALS = Tokens.after(VOCAB)
@@ -222,7 +223,7 @@ def test_the_masked_loss_is_the_mean_of_a_slow_loop(data):
     found = bert.masked_loss(run(), data, model, "test", rows=4)
     alike = run(share=bert.ASKED, next_sentence=False)
     begins = bert._begins(alike, data.test)
-    batch = bert.examples(alike, data.test, begins, bert._generator(0))
+    batch = bert.examples(alike, data.test, begins, generator_of(0))
     losses = []
     for tokens, places, targets in zip(batch.tokens, batch.places, batch.targets, strict=True):
         guesses = BERT.logits(model, tokens[None])[0].log_softmax(-1)

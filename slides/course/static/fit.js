@@ -3,6 +3,7 @@
    whole at size 1. Where a wide line or table is in the way, the words alone may still grow somewhat. */
 const TOGETHER = [1.5, 1.4, 1.3, 1.2, 1.1];
 const WORDS = [1.3, 1.2, 1.1];
+const TITLE = [1.2, 1.1]; // a title page keeps its margins
 
 function drawn(image) {
   return Math.min(image.clientWidth / image.naturalWidth, image.clientHeight / image.naturalHeight);
@@ -35,7 +36,7 @@ function fit(page) {
   if (page.dataset.fitted) return;
   page.dataset.fitted = "1";
   const before = measured(page);
-  grow(page, ["--words", "--block"], TOGETHER, before);
+  grow(page, ["--words", "--block"], page.classList.contains("title") ? TITLE : TOGETHER, before);
   grow(page, ["--words"], WORDS, before);
 }
 
