@@ -633,7 +633,7 @@ def quickly():
 # -->
 #
 # <!-- notes
-# The five likeliest tokens. Cover the right column first: it hides what follows the blank as well.
+# The four likeliest tokens. Cover the right column first: it hides what follows the blank as well.
 # -->
 
 # %% slideshow={"slide_type": "skip"}
@@ -675,15 +675,10 @@ columns = ("text", "guesses", "without what follows")
 rows = [(text, likeliest(text), likeliest(text, both_sides=False)) for text in texts]
 display(Table(columns, rows))
 
-# %% [markdown] slideshow={"slide_type": "fragment"}
+# %% [markdown] slideshow={"slide_type": "notes"}
 # What follows the blank changes the guesses: *than*, *thou* or *hand* say which kind of word is
 # missing. Look for guesses that fit the grammar and miss the sense. A person knows more than a few
 # dozen plays.
-#
-# <!-- slide
-# What follows the blank changes the guesses: *than*, *thou*, *hand*. Some guesses fit the grammar
-# and miss the sense.
-# -->
 
 # %% [markdown] slideshow={"slide_type": "notes"}
 # Let the class propose blanks. Ask first what a person would guess from the left side alone. The
