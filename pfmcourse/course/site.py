@@ -165,13 +165,13 @@ def _results(cards: Mapping[str, Card], rows: Mapping[str, Mapping]) -> str:
         (
             f"{card.number:02d}",
             _link(card),
+            _plain(catalogue.headline(card, rows[card.id])),
             f"{rows[card.id]['seconds']:.0f}",
             f"{sum(claim['holds'] is True for claim in rows[card.id]['claims'])} of {len(rows[card.id]['claims'])}",
-            _plain(catalogue.headline(card, rows[card.id])),
         )
         for card in measured
     ]
-    lines = [table(("", "Lesson", "Seconds", "Claims held", "Measured"), overview, right=(2, 3)), ""]
+    lines = [table(("", "Lesson", "Measured", "Seconds", "Claims held"), overview, right=(3, 4)), ""]
     words = {True: "held", False: "failed", None: "skipped"}
     for card in measured:
         row = rows[card.id]
