@@ -20,7 +20,7 @@ PASSWORD = os.environ.get("PFMCOURSE_CLASS_PASSWORD", "")
 if len(PASSWORD) < 8:
     raise SystemExit("Set PFMCOURSE_CLASS_PASSWORD to the password of the class, eight characters or more.")
 
-c = get_config()
+c = get_config()  # noqa: F821 (JupyterHub defines it)
 
 c.JupyterHub.bind_url = os.environ.get("PFMCOURSE_CLASS_URL", "http://:8000")
 c.JupyterHub.authenticator_class = "shared-password"

@@ -447,7 +447,7 @@ def few_label_table(results: Mapping[str, FewLabel], digits: int = 1) -> Table:
     return Table(("", *(f"{count:,} labels" for count in counts)), tuple(rows))
 
 
-def draw_labels(labels: TrainLabels, count: int, seed: int) -> Int[Tensor, "count"]:
+def draw_labels(labels: TrainLabels, count: int, seed: int) -> Int[Tensor, " count"]:
     """Row numbers of ``count`` examples, drawn class by class in proportion, at least one of each; sorted.
 
     The draw depends on labels, count and seed only, so every method gets the same examples; with one seed a smaller
@@ -594,8 +594,8 @@ def retrieval_recall(
 
 
 def nearest_neighbours(
-    vectors: Float[Tensor, "words dim"], query: int | Float[Tensor, "dim"], k: int = 10, exclude: Sequence[int] = ()
-) -> tuple[Int[Tensor, "k"], Float[Tensor, "k"]]:
+    vectors: Float[Tensor, "words dim"], query: int | Float[Tensor, " dim"], k: int = 10, exclude: Sequence[int] = ()
+) -> tuple[Int[Tensor, " k"], Float[Tensor, " k"]]:
     """Row numbers and cosines of the k rows nearest to ``query``, best first.
 
     ``query`` is a row number, which is then left out of its own neighbours, or a vector (an analogy: name its words in

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zipfile
 from collections import namedtuple
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
@@ -165,7 +166,9 @@ def test_the_shell_script_finds_a_python_or_says_which(made, tmp_path):
     folder, _, _ = made
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
-    done = subprocess.run(["sh", folder / "install.sh", tmp_path / "full"], capture_output=True, text=True, timeout=60)
+    environment = os.environ | {"PATH": f"{Path(sys.base_prefix) / 'bin'}:{os.environ['PATH']}"}
+    command = ["sh", folder / "install.sh", tmp_path / "full"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and "is not empty" in done.stderr
     tools = tmp_path / "bin"
     tools.mkdir()
