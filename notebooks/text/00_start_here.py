@@ -639,7 +639,8 @@ def adapt(start, plan, images, labels, draw, **options):
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### One draw of ten labels, step by step
 #
-# First look at a single draw on the validation part. The fine-tuned network gets few steps, the fresh one many.
+# First look at a single draw on the validation part. The fine-tuned network gets few steps, the fresh one many: here
+# twice as many as in the comparison below, so that you see whether more would help it.
 #
 # <!-- slide
 # On the validation part: few steps for the fine-tuned network, many for the fresh one.

@@ -1049,14 +1049,14 @@ relative = {
     for name in properties
 }
 figure, axes = plots.panels(2, 2, width=900, height=460)
-reach = 1.4 * max(abs(value) for values in relative.values() for value in values.values())
+reach = 1.6 * max(abs(value) for values in relative.values() for value in values.values())
 for panel, (name, values) in zip(axes.flat, relative.items(), strict=True):
     plots.bars(values, percent=True, title=name, axes=panel)
     panel.set_xlim(-reach, reach)
 for panel in axes[:, 1]:
     panel.set_yticklabels([])
 for panel in axes[1]:
-    panel.set_xlabel("change of the error against a random GIN")
+    panel.set_xlabel(f"error against a random GIN, {middle} labels")
 said = [
     f"{name}: " + ", ".join(f"{title} {value:+.0%}" for title, value in values.items())
     for name, values in relative.items()
