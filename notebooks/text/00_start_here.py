@@ -744,7 +744,7 @@ results = {
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### What pretraining is worth
 #
-# Test accuracy, mean over the draws with its 95 % interval.
+# Test accuracy, mean over the draws with its 95 % interval. *Twice as long* has half of the draws.
 #
 # <!-- slide
 # Test accuracy: mean over the draws with its 95 % interval. Every method gets the same draws.
